@@ -1,0 +1,5 @@
+//! The peer wire protocol as values and bytes.
+
+pub mod codec;
+pub mod extension;
+pub mod message;

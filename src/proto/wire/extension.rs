@@ -1,0 +1,1 @@
+//! Payloads of the extension protocol (BEP 10).
