@@ -1,7 +1,20 @@
 //! The pure heart: decides, and knows no clock, no entropy, no IO and no threads.
 
+pub mod assembly;
 pub mod bitfield;
+pub mod blame;
+pub mod candidates;
+pub mod choker;
+pub mod config;
 pub mod geometry;
 pub mod metainfo;
+pub mod partial;
+pub mod peer;
+pub mod picker;
+pub mod rarity;
+pub mod rate;
+pub mod readahead;
+pub mod swarm;
 pub mod units;
+pub mod upload;
 pub mod wire;

@@ -1,0 +1,195 @@
+//! Addresses that may be peers, and when each may be dialled.
+//!
+//! Invariant: at most [`MAX_KNOWN`] addresses; a banned address is never handed out; an address is handed out
+//! once until its dial or connection has ended.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Addresses that one torrent remembers.
+pub const MAX_KNOWN: usize = 1000;
+
+const FIRST_WAIT: Duration = Duration::from_secs(15);
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
+const BAN: Duration = Duration::from_secs(60 * 60);
+const MAX_BANS: usize = 4096;
+
+/// What an address is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// May be dialled from this instant on.
+    Waiting(Instant),
+    /// A dial is under way, or a connection is up.
+    Busy,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    standing: Standing,
+    failures: u32,
+    /// Named by the user: dialled first, and never given up.
+    chosen: bool,
+}
+
+/// The addresses of one torrent.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    known: BTreeMap<SocketAddr, Candidate>,
+    banned: BTreeMap<SocketAddr, Instant>,
+}
+
+impl Candidates {
+    /// Takes in an address. `chosen`: the user named it.
+    pub fn add(&mut self, addr: SocketAddr, chosen: bool, now: Instant) {
+        if !is_dialable(addr) || (self.known.len() >= MAX_KNOWN && !chosen) {
+            return;
+        }
+        let fresh = Candidate { standing: Standing::Waiting(now), failures: 0, chosen };
+        self.known.entry(addr).or_insert(fresh).chosen |= chosen;
+    }
+
+    /// Addresses known.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether no address is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The next address to dial, now busy: those that the user named first, then those that failed least.
+    pub fn next(&mut self, now: Instant) -> Option<SocketAddr> {
+        let banned = &self.banned;
+        let ready = |(addr, candidate): &(&SocketAddr, &mut Candidate)| {
+            matches!(candidate.standing, Standing::Waiting(from) if from <= now)
+                && banned.get(&culprit(**addr)).is_none_or(|until| *until <= now)
+        };
+        let (addr, candidate) = self
+            .known
+            .iter_mut()
+            .filter(ready)
+            .min_by_key(|(_, candidate)| (!candidate.chosen, candidate.failures))?;
+        candidate.standing = Standing::Busy;
+        Some(*addr)
+    }
+
+    /// When the next address that waits may be dialled.
+    pub fn next_at(&self) -> Option<Instant> {
+        let at = |candidate: &Candidate| match candidate.standing {
+            Standing::Waiting(at) => Some(at),
+            Standing::Busy => None,
+        };
+        self.known.values().filter_map(at).min()
+    }
+
+    /// The dial failed, or the connection was of no use: wait longer each time.
+    pub fn failed(&mut self, addr: SocketAddr, now: Instant) {
+        let Some(candidate) = self.known.get_mut(&addr) else { return };
+        candidate.failures += 1;
+        let wait = FIRST_WAIT * 2u32.saturating_pow((candidate.failures - 1).min(10));
+        let wait = if candidate.chosen { FIRST_WAIT / 3 } else { wait.min(LONGEST_WAIT) };
+        candidate.standing = Standing::Waiting(now + wait);
+        if candidate.failures > 6 && !candidate.chosen {
+            self.known.remove(&addr);
+        }
+    }
+
+    /// A connection that was of use has ended.
+    pub fn ended(&mut self, addr: SocketAddr, now: Instant) {
+        let Some(candidate) = self.known.get_mut(&addr) else { return };
+        candidate.failures = 0;
+        candidate.standing = Standing::Waiting(now + FIRST_WAIT / 3);
+    }
+
+    /// The address is ours or another's: never dial it again.
+    pub fn forget(&mut self, addr: SocketAddr) {
+        self.known.remove(&addr);
+    }
+
+    /// Nothing to do with this culprit for an hour.
+    pub fn ban(&mut self, culprit: SocketAddr, now: Instant) {
+        self.banned.retain(|_, until| *until > now);
+        if self.banned.len() < MAX_BANS {
+            self.banned.insert(culprit, now + BAN);
+        }
+    }
+
+    /// Whether the address is banned.
+    pub fn is_banned(&self, addr: SocketAddr, now: Instant) -> bool {
+        self.banned.get(&culprit(addr)).is_some_and(|until| *until > now)
+    }
+}
+
+/// Whether packets to the address could reach a peer at all.
+fn is_dialable(addr: SocketAddr) -> bool {
+    let odd = match addr.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),
+    };
+    addr.port() != 0 && !odd
+}
+
+/// Who is to blame for what came from this address: the whole IP address, since a port is quickly changed; but
+/// one port of a loopback or private address, behind which many peers may stand.
+pub fn culprit(addr: SocketAddr) -> SocketAddr {
+    if is_local(addr.ip()) { addr } else { SocketAddr::new(addr.ip(), 0) }
+}
+
+/// Whether several connections from this address are no sign of one peer taking several places.
+pub fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 6881))
+    }
+
+    #[test]
+    fn an_address_is_dialled_once_and_then_waits_longer_each_time() {
+        let start = Instant::now();
+        let mut candidates = Candidates::default();
+        candidates.add(addr(1), false, start);
+        assert_eq!(candidates.next(start), Some(addr(1)));
+        assert_eq!(candidates.next(start), None);
+        candidates.failed(addr(1), start);
+        assert_eq!(candidates.next(start + FIRST_WAIT - Duration::from_millis(1)), None);
+        assert_eq!(candidates.next(start + FIRST_WAIT), Some(addr(1)));
+        candidates.failed(addr(1), start);
+        assert_eq!(candidates.next_at(), Some(start + 2 * FIRST_WAIT));
+    }
+
+    #[test]
+    fn the_users_choice_comes_first_and_a_banned_address_never() {
+        let start = Instant::now();
+        let mut candidates = Candidates::default();
+        candidates.add(addr(1), false, start);
+        candidates.add(addr(2), true, start);
+        candidates.add(addr(3), false, start);
+        candidates.ban(culprit(addr(1)), start);
+        candidates.ban(culprit("8.8.8.8:1".parse().expect("an address")), start);
+        assert!(candidates.is_banned("8.8.8.8:2".parse().expect("an address"), start));
+        assert!(!candidates.is_banned("10.0.0.1:2".parse().expect("an address"), start));
+        assert_eq!(candidates.next(start), Some(addr(2)));
+        assert_eq!(candidates.next(start), Some(addr(3)));
+        assert_eq!(candidates.next(start), None);
+        assert_eq!(candidates.next(start + BAN), Some(addr(1)));
+    }
+
+    #[test]
+    fn addresses_that_lead_nowhere_are_not_taken_in() {
+        let mut candidates = Candidates::default();
+        for odd in ["0.0.0.0:1", "10.0.0.1:0", "224.0.0.1:1", "[ff02::1]:1", "255.255.255.255:1"] {
+            candidates.add(odd.parse().expect("an address"), false, Instant::now());
+        }
+        assert!(candidates.is_empty());
+    }
+}

@@ -1,0 +1,56 @@
+//! Plain knobs of the pure heart, each with its unit, default and consequence. Data only: builds nothing.
+
+use std::time::Duration;
+
+/// How a swarm behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether pieces that nobody reads are downloaded too. Default: yes. Off, an unread mount moves no payload.
+    pub fill: bool,
+    /// Whether peers are served. Default: yes. Off, nobody is unchoked, and few will trade with us.
+    pub upload: bool,
+    /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
+    pub target_peers: usize,
+    /// Connections that a torrent holds, incoming ones counted. Default 150.
+    pub max_peers: usize,
+    /// Dials of one torrent under way at once. Default 30, so that a fresh mount meets its swarm in one round trip.
+    pub max_dials: usize,
+    /// Bytes of pieces that are begun but not yet stored. Default 32 MiB; two pieces are always allowed.
+    /// Smaller, peers share pieces; larger, each peer has a piece of its own.
+    pub open_bytes: u64,
+    /// Requests that one peer may have outstanding with us. Default 500 (8 MiB), what libtorrent also asks at most.
+    pub max_outstanding: usize,
+    /// Requests that a peer may queue with us; told to it as `reqq`. Default 500, the excess is rejected.
+    pub max_incoming_requests: usize,
+    /// Regular upload slots. Default 4, beside one optimistic.
+    pub upload_slots: usize,
+    /// Bytes of one peer's outstanding requests while somebody reads, as time. Default 250 ms: what a seek
+    /// must wait behind.
+    pub reading_depth: Duration,
+    /// The same while nobody reads. Default 2 s: enough that no peer runs dry.
+    pub filling_depth: Duration,
+    /// Largest window of a reader, in bytes. Default 64 MiB.
+    pub max_window: u64,
+    /// Several connections from one public IP address. Default no; loopback and private addresses always may.
+    pub many_per_ip: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            fill: true,
+            upload: true,
+            target_peers: 50,
+            max_peers: 150,
+            max_dials: 30,
+            open_bytes: 32 << 20,
+            max_outstanding: 500,
+            max_incoming_requests: 500,
+            upload_slots: 4,
+            reading_depth: Duration::from_millis(250),
+            filling_depth: Duration::from_secs(2),
+            max_window: 64 << 20,
+            many_per_ip: false,
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Which blocks next, from one peer's view.
+//!
+//! Three queues, in this order: the demands of readers that wait, the windows of readers that will want
+//! more, and fill. Fill takes random pieces until it has [`RANDOM_FIRST`], then the rarest; when every
+//! piece is under way, blocks are asked of a second peer (end-game).
+//!
+//! Invariant: a piece is had, under way (`partial`), or listed in `rarity`; exactly one of them. No block is
+//! asked of a peer that lacks its piece, nor of more than [`MAX_COPIES`](super::partial::MAX_COPIES) peers.
+//!
+//! Not here: who delivers soonest and how deep a peer's queue is ([`crate::proto::peer`]), what readers
+//! want ([`crate::proto::readahead`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::bitfield::Bitfield;
+use super::geometry::Geometry;
+use super::partial::{Askers, Block, Partial};
+use super::rarity::Rarity;
+use super::units::{BlockRef, PeerKey, PieceIndex};
+
+/// Pieces that are picked at random before the rarest come first: a newcomer needs something to trade soon,
+/// and rare pieces are slow to come.
+pub const RANDOM_FIRST: u32 = 4;
+
+/// One in so many picks goes to fill while windows are open but nobody waits: we need something to trade.
+const FILL_SHARE: u64 = 8;
+
+/// Askers of one block in end-game.
+const END_GAME_COPIES: usize = 2;
+
+/// A piece that a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The piece.
+    pub piece: PieceIndex,
+    /// Whether a read waits for it now; else it is in a window.
+    pub blocked: bool,
+}
+
+/// The peer that blocks are picked for.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Its connection.
+    pub key: PeerKey,
+    /// What it has.
+    pub pieces: &'a Bitfield,
+    /// Pieces that it does not want to give.
+    pub refused: &'a BTreeSet<PieceIndex>,
+    /// While it chokes us: the pieces that it gives all the same (BEP 6).
+    pub only: Option<&'a BTreeSet<PieceIndex>>,
+    /// Whether it has so little to do that blocks asked of others may be asked of it too.
+    pub idle: bool,
+}
+
+impl View<'_> {
+    fn offers(&self, piece: PieceIndex) -> bool {
+        self.pieces.has(piece)
+            && !self.refused.contains(&piece)
+            && self.only.is_none_or(|only| only.contains(&piece))
+    }
+}
+
+/// What became of a block that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// Nobody needs it: it is here already, or its piece is not under way.
+    Redundant,
+    /// It was needed.
+    New {
+        /// Who was asked for it, the giver included.
+        askers: Askers,
+        /// Whether its piece now has every block.
+        whole: bool,
+    },
+}
+
+/// Chooses blocks, and knows the state of each.
+#[derive(Debug)]
+pub struct Picker {
+    geometry: Geometry,
+    have: Bitfield,
+    partial: BTreeMap<PieceIndex, Partial>,
+    rarity: Rarity,
+    seeds: u32,
+    demands: Vec<Demand>,
+    /// Demands before this one have no missing block.
+    served: usize,
+    fill: bool,
+    max_open: usize,
+    picks: u64,
+    rng: StdRng,
+}
+
+impl Picker {
+    /// A picker for a torrent of which `have` is here. At most `open_bytes` of pieces are under way for fill.
+    pub fn new(geometry: Geometry, have: Bitfield, fill: bool, open_bytes: u64, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rarity = Rarity::new(geometry.piece_count());
+        for piece in geometry.pieces().filter(|&piece| !have.has(piece)) {
+            rarity.insert(piece, &mut rng);
+        }
+        let max_open = (open_bytes / u64::from(geometry.nominal_piece_len())).max(2) as usize;
+        Self {
+            geometry,
+            have,
+            partial: BTreeMap::new(),
+            rarity,
+            seeds: 0,
+            demands: Vec::new(),
+            served: 0,
+            fill,
+            max_open,
+            picks: 0,
+            rng,
+        }
+    }
+
+    /// The pieces that are here and verified.
+    pub fn have(&self) -> &Bitfield {
+        &self.have
+    }
+
+    /// Whether anything is wanted of anyone: fill goes on, or a reader asks.
+    pub fn wants_anything(&self) -> bool {
+        !self.demands.is_empty() || (self.fill && !self.have.is_full())
+    }
+
+    /// Whether a reader waits for a piece that is not here.
+    pub fn is_blocked(&self) -> bool {
+        self.demands.first().is_some_and(|demand| demand.blocked)
+    }
+
+    /// Pieces under way.
+    pub fn open(&self) -> usize {
+        self.partial.len()
+    }
+
+    /// Peers that have the piece.
+    pub fn availability(&self, piece: PieceIndex) -> u32 {
+        u32::from(self.rarity.count(piece)) + self.seeds
+    }
+
+    /// The piece's blocks, when it is under way.
+    pub fn partial(&self, piece: PieceIndex) -> Option<&Partial> {
+        self.partial.get(&piece)
+    }
+
+    /// Turns fill on or off.
+    pub fn set_fill(&mut self, fill: bool) {
+        self.fill = fill;
+    }
+
+    /// What readers want, most urgent first, blocked ones before all others. Pieces that are here are left out.
+    pub fn set_demands(&mut self, demands: impl IntoIterator<Item = Demand>) {
+        self.demands.clear();
+        self.demands.extend(demands.into_iter().filter(|demand| !self.have.has(demand.piece)));
+        self.served = 0;
+    }
+
+    /// A peer with these pieces has come.
+    pub fn peer_came(&mut self, pieces: &Bitfield) {
+        if pieces.is_full() {
+            self.seeds += 1;
+            return;
+        }
+        for piece in pieces.iter() {
+            self.rarity.gain(piece, &mut self.rng);
+        }
+    }
+
+    /// A peer with these pieces has gone; the blocks asked of it are to be released one by one.
+    pub fn peer_left(&mut self, pieces: &Bitfield) {
+        if pieces.is_full() {
+            self.seeds = self.seeds.saturating_sub(1);
+            return;
+        }
+        for piece in pieces.iter() {
+            self.rarity.lose(piece, &mut self.rng);
+        }
+    }
+
+    /// A peer that had `before` now has `piece` too. The one that becomes a seed moves to the seeds' counter.
+    pub fn peer_gained(&mut self, before: &Bitfield, piece: PieceIndex) {
+        if before.count() + 1 < before.len() {
+            self.rarity.gain(piece, &mut self.rng);
+            return;
+        }
+        self.peer_left(before);
+        self.seeds += 1;
+    }
+
+    /// A peer that had `before` has lost `piece` (BEP 54).
+    pub fn peer_lost(&mut self, before: &Bitfield, piece: PieceIndex) {
+        self.peer_left(before);
+        let mut after = before.clone();
+        after.remove(piece);
+        self.peer_came(&after);
+    }
+
+    /// Up to `count` blocks to ask of the peer now; each counts as requested. `room` says whether memory
+    /// allows another piece to be opened for fill.
+    pub fn pick(&mut self, view: View<'_>, count: usize, room: bool) -> Vec<BlockRef> {
+        let mut picked = Vec::new();
+        while picked.len() < count {
+            let Some(block) = self.pick_one(view, room) else { break };
+            self.picks += 1;
+            picked.push(block);
+        }
+        debug_assert_eq!(self.invariants(), Ok(()));
+        picked
+    }
+
+    fn pick_one(&mut self, view: View<'_>, room: bool) -> Option<BlockRef> {
+        let share = self.fill && !self.is_blocked() && self.picks.is_multiple_of(FILL_SHARE);
+        if share && let Some(block) = self.pick_fill(view, room) {
+            return Some(block);
+        }
+        self.pick_demanded(view)
+            .or_else(|| if self.fill { self.pick_fill(view, room) } else { None })
+            .or_else(|| if view.idle { self.pick_again(view) } else { None })
+    }
+
+    fn pick_demanded(&mut self, view: View<'_>) -> Option<BlockRef> {
+        while let Some(demand) = self.demands.get(self.served) {
+            if self.has_missing(demand.piece) {
+                break;
+            }
+            self.served += 1;
+        }
+        let ahead = self.demands.iter().skip(self.served).map(|demand| demand.piece);
+        let piece = ahead.clone().find(|&piece| {
+            view.offers(piece) && self.has_missing(piece) && self.admits(piece, view)
+        })?;
+        self.ask(piece, view)
+    }
+
+    fn pick_fill(&mut self, view: View<'_>, room: bool) -> Option<BlockRef> {
+        if let Some(piece) = self.own_partial(view) {
+            return self.ask(piece, view);
+        }
+        if room
+            && self.partial.len() < self.max_open
+            && let Some(piece) = self.untouched(view)
+        {
+            return self.ask(piece, view);
+        }
+        let shared = self.partial.iter().find(|(piece, partial)| {
+            partial.missing() > 0 && !partial.exclusive && view.offers(**piece)
+        });
+        let piece = *shared?.0;
+        self.ask(piece, view)
+    }
+
+    /// A piece under way that the peer owns, or one whose owner is gone.
+    fn own_partial(&self, view: View<'_>) -> Option<PieceIndex> {
+        let ready =
+            |partial: &Partial, piece: PieceIndex| partial.missing() > 0 && view.offers(piece);
+        let owned =
+            self.partial.iter().find(|(p, part)| part.owner == Some(view.key) && ready(part, **p));
+        let orphan =
+            || self.partial.iter().find(|(p, part)| part.owner.is_none() && ready(part, **p));
+        owned.or_else(orphan).map(|(piece, _)| *piece)
+    }
+
+    fn untouched(&mut self, view: View<'_>) -> Option<PieceIndex> {
+        if let Some(only) = view.only {
+            let listed =
+                |piece: &PieceIndex| !self.have.has(*piece) && !self.partial.contains_key(piece);
+            return only.iter().copied().find(|piece| view.pieces.has(*piece) && listed(piece));
+        }
+        if self.have.count() < RANDOM_FIRST {
+            return self
+                .rarity
+                .random(view.pieces, &mut self.rng)
+                .filter(|&piece| view.offers(piece));
+        }
+        if view.refused.is_empty() {
+            return self.rarity.rarest(view.pieces);
+        }
+        let mut offered = view.pieces.clone();
+        for &piece in view.refused {
+            offered.remove(piece);
+        }
+        self.rarity.rarest(&offered)
+    }
+
+    /// A block that others were asked for: late ones that readers wait for, then end-game.
+    fn pick_again(&mut self, view: View<'_>) -> Option<BlockRef> {
+        let late: Vec<_> = self.demands.iter().take_while(|d| d.blocked).map(|d| d.piece).collect();
+        for piece in late {
+            if let Some(block) = self.ask_again(piece, view, 1) {
+                return Some(block);
+            }
+        }
+        if !self.fill || !self.rarity.is_empty() {
+            return None;
+        }
+        let open: Vec<_> = self.partial.keys().copied().collect();
+        open.into_iter().find_map(|piece| self.ask_again(piece, view, END_GAME_COPIES))
+    }
+
+    fn ask(&mut self, piece: PieceIndex, view: View<'_>) -> Option<BlockRef> {
+        if !self.partial.contains_key(&piece) {
+            self.rarity.remove(piece);
+            self.partial.insert(piece, Partial::new(self.geometry.block_count(piece)));
+        }
+        let partial = self.partial.get_mut(&piece)?;
+        partial.owner.get_or_insert(view.key);
+        let index = partial.ask_missing(view.key)?;
+        self.geometry.block(piece, index)
+    }
+
+    fn ask_again(&mut self, piece: PieceIndex, view: View<'_>, copies: usize) -> Option<BlockRef> {
+        if !view.offers(piece) {
+            return None;
+        }
+        let partial = self.partial.get_mut(&piece)?;
+        if partial.exclusive {
+            return None;
+        }
+        let index = partial.ask_again(view.key, copies)?;
+        self.geometry.block(piece, index)
+    }
+
+    fn has_missing(&self, piece: PieceIndex) -> bool {
+        !self.have.has(piece)
+            && self.partial.get(&piece).is_none_or(|partial| partial.missing() > 0)
+    }
+
+    fn admits(&self, piece: PieceIndex, view: View<'_>) -> bool {
+        self.partial.get(&piece).is_none_or(|partial| {
+            !partial.exclusive || partial.owner.is_none_or(|owner| owner == view.key)
+        })
+    }
+
+    /// A block has come in.
+    pub fn receive(&mut self, block: BlockRef) -> Receipt {
+        let Some(partial) = self.partial.get_mut(&block.piece) else { return Receipt::Redundant };
+        match partial.receive(block.index) {
+            None => Receipt::Redundant,
+            Some(askers) => Receipt::New { askers, whole: partial.is_whole() },
+        }
+    }
+
+    /// The peer will not bring the block: it choked us, refused, took too long or left.
+    pub fn release(&mut self, block: BlockRef, key: PeerKey) {
+        let Some(partial) = self.partial.get_mut(&block.piece) else { return };
+        if !partial.release(block.index, key) {
+            return;
+        }
+        self.served = 0;
+        if partial.is_untouched() && !partial.exclusive {
+            self.partial.remove(&block.piece);
+            self.rarity.insert(block.piece, &mut self.rng);
+        }
+    }
+
+    /// The peer no longer fills pieces by itself: it left, choked us or was snubbed.
+    pub fn disown(&mut self, key: PeerKey) {
+        for partial in self.partial.values_mut().filter(|partial| partial.owner == Some(key)) {
+            partial.owner = None;
+        }
+    }
+
+    /// The block was asked for too long ago: one more peer may be asked.
+    pub fn mark_late(&mut self, block: BlockRef) {
+        if let Some(partial) = self.partial.get_mut(&block.piece) {
+            partial.mark_late(block.index);
+        }
+    }
+
+    /// The piece is whole and its hash is right.
+    pub fn verified(&mut self, piece: PieceIndex) {
+        self.partial.remove(&piece);
+        self.rarity.remove(piece);
+        self.have.insert(piece);
+        self.demands.retain(|demand| demand.piece != piece);
+        self.served = 0;
+    }
+
+    /// The piece's hash is wrong: all of it is missing again, and one peer alone brings it next.
+    pub fn failed(&mut self, piece: PieceIndex) {
+        let mut partial = Partial::new(self.geometry.block_count(piece));
+        partial.exclusive = true;
+        self.partial.insert(piece, partial);
+        self.served = 0;
+    }
+
+    /// The peer does not finish the failed pieces that it alone was to bring: what it brought of them is
+    /// dropped, and all is asked anew of another. Returns these pieces.
+    pub fn restart_exclusive(&mut self, key: PeerKey) -> Vec<PieceIndex> {
+        let of_peer = |partial: &Partial| partial.exclusive && partial.owner == Some(key);
+        let pieces: Vec<_> = self
+            .partial
+            .iter()
+            .filter(|(_, p)| of_peer(p) && !p.is_whole())
+            .map(|(p, _)| *p)
+            .collect();
+        for &piece in &pieces {
+            self.failed(piece);
+        }
+        pieces
+    }
+
+    /// The piece has been thrown out: it is missing again.
+    pub fn evicted(&mut self, piece: PieceIndex) {
+        if self.have.remove(piece) {
+            self.rarity.insert(piece, &mut self.rng);
+        }
+    }
+
+    /// Names the rule that does not hold, if any.
+    pub fn invariants(&self) -> Result<(), String> {
+        for (piece, partial) in &self.partial {
+            if self.have.has(*piece) {
+                return Err(format!("{piece:?} is had and under way"));
+            }
+            partial.invariants().map_err(|rule| format!("{piece:?}: {rule}"))?;
+        }
+        let all = self.have.count() as usize + self.partial.len() + self.rarity.len();
+        if all != self.geometry.piece_count() as usize {
+            return Err(format!("{all} pieces are had, under way or listed"));
+        }
+        Ok(())
+    }
+
+    /// Whether the block is asked for, and of nobody but this peer.
+    pub fn only_asked_of(&self, block: BlockRef, key: PeerKey) -> bool {
+        match self.partial.get(&block.piece).map(|partial| partial.block(block.index)) {
+            Some(Block::Requested { askers, .. }) => askers.count() == 1 && askers.contains(key),
+            Some(Block::Missing | Block::Received) | None => false,
+        }
+    }
+}

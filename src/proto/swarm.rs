@@ -1,0 +1,469 @@
+//! One torrent as a state machine: peers, picker, readers and choker under one roof.
+//!
+//! Methods are of four kinds: getters; `handle_*` for what happened; commands from the reader's side; `poll_*`
+//! for what to do next. After each `handle_*` or command, drain [`Swarm::poll_transmit`],
+//! [`Swarm::poll_event`] and [`Swarm::poll_job`] until they return `None`, then sleep until
+//! [`Swarm::poll_timeout`]. Time comes in as an argument and must not run backwards; chance comes from the seed.
+//!
+//! ```text
+//! handle_messages ─▶ hear ─┬▶ fetch: picker, assembly, blame ──▶ Request, Job::Verify
+//! read, open ──────▶ read ─┘                                     Event::Ready
+//!                    serve: choker, upload queues ─────────────▶ Piece, Job::Load
+//! ```
+//!
+//! Not here: sockets, the clock, hashing, the store (the driver's: `engine::torrent`, or the simulator in tests).
+
+mod fetch;
+mod hear;
+mod read;
+mod serve;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::assembly::Assembly;
+use super::bitfield::Bitfield;
+use super::blame::Blame;
+use super::candidates::{Candidates, is_local};
+use super::choker::Choker;
+use super::config::Config;
+use super::geometry::{Geometry, Span};
+use super::peer::Peer;
+use super::picker::Picker;
+use super::readahead::Readers;
+use super::units::{PeerId, PeerKey, PieceIndex, Ticket};
+use super::wire::extension;
+use super::wire::message::{Handshake, Message};
+
+/// Time between two looks at what may have been forgotten: silence, keep-alives, dials.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// The same while a read waits: late blocks are asked of another peer.
+const HOUSEKEEPING_BLOCKED: Duration = Duration::from_millis(50);
+
+/// Silence after which we say that we are there (BEP 3 asks for two minutes).
+const KEEP_ALIVE: Duration = Duration::from_secs(100);
+
+/// Silence of the peer after which it is gone.
+const DEAD: Duration = Duration::from_secs(200);
+
+/// Messages without sense that a peer may send before we part.
+const MAX_ODDITIES: u32 = 64;
+
+/// What the driver should do, beside sending messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Every piece that the ticket's read needs is here.
+    Ready(Ticket),
+    /// Connect to this address; answer with `handle_connected` or `handle_dial_failed`.
+    Dial(SocketAddr),
+    /// Close this connection; no `handle_disconnected` is needed.
+    Close(PeerKey, Parting),
+    /// The piece is verified, as `have` now says.
+    Have(PieceIndex),
+    /// Every piece is here.
+    Complete,
+    /// Bytes from this culprit were proven false; port 0 stands for all ports.
+    Banned(SocketAddr),
+    /// Too few peers are known: ask the trackers.
+    NeedPeers,
+}
+
+/// Why we part from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Parting {
+    /// It is ourselves.
+    #[error("the peer is this process itself")]
+    Ourselves,
+    /// It has a connection already.
+    #[error("the peer is connected already")]
+    Duplicate,
+    /// There are too many.
+    #[error("enough peers are connected")]
+    Crowded,
+    /// It was proven to lie.
+    #[error("the peer's address is banned for false data")]
+    Banned,
+    /// It broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Violation(&'static str),
+    /// It said nothing for too long.
+    #[error("the peer has been silent for too long")]
+    Silent,
+    /// Neither side can want anything of the other.
+    #[error("both sides have everything")]
+    BothSeeds,
+}
+
+/// Work that takes a disk or a core.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// Hash the piece; answer with `handle_verified`, and when it is right and kept, with `handle_stored`.
+    Verify {
+        /// The piece.
+        piece: PieceIndex,
+        /// Its bytes, in order.
+        blocks: Vec<Bytes>,
+    },
+    /// Load these bytes to upload them; answer with `handle_loaded`.
+    Load {
+        /// For whom.
+        key: PeerKey,
+        /// What, in order.
+        spans: Vec<Span>,
+    },
+}
+
+/// Payload bytes of a torrent since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Payload received, all of it.
+    pub downloaded: u64,
+    /// Payload sent.
+    pub uploaded: u64,
+    /// Of the received: what was here already.
+    pub redundant: u64,
+    /// Of the received: what belonged to pieces with a wrong hash.
+    pub corrupt: u64,
+}
+
+/// What a swarm starts from.
+#[derive(Debug)]
+pub struct Setup {
+    /// The torrent's layout.
+    pub geometry: Geometry,
+    /// The pieces that are here and verified.
+    pub have: Bitfield,
+    /// Our name.
+    pub peer_id: PeerId,
+    /// Where we take connections, told to peers.
+    pub listen_port: u16,
+    /// The knobs.
+    pub config: Config,
+    /// Source of all chance.
+    pub seed: u64,
+}
+
+/// One torrent: see the module.
+#[derive(Debug)]
+pub struct Swarm {
+    config: Config,
+    geometry: Geometry,
+    peer_id: PeerId,
+    listen_port: u16,
+    picker: Picker,
+    readers: Readers,
+    assembly: Assembly,
+    blame: Blame,
+    choker: Choker,
+    candidates: Candidates,
+    peers: BTreeMap<PeerKey, Peer>,
+    /// Pieces that are being verified or stored, and take memory until then.
+    in_hand: BTreeSet<PieceIndex>,
+    dialling: BTreeSet<SocketAddr>,
+    totals: Totals,
+    /// Peers to be asked for more, since something changed for them.
+    idle: BTreeSet<PeerKey>,
+    transmit: VecDeque<(PeerKey, Message)>,
+    events: VecDeque<Event>,
+    jobs: VecDeque<Job>,
+    next_housekeeping: Instant,
+    asked_for_peers: Option<Instant>,
+    rng: StdRng,
+}
+
+impl Swarm {
+    /// A swarm without peers.
+    pub fn new(setup: Setup, now: Instant) -> Self {
+        let Setup { geometry, have, peer_id, listen_port, config, seed } = setup;
+        let picker = Picker::new(geometry.clone(), have, config.fill, config.open_bytes, seed);
+        Self {
+            choker: Choker::new(config.upload_slots, now),
+            config,
+            geometry,
+            peer_id,
+            listen_port,
+            picker,
+            readers: Readers::default(),
+            assembly: Assembly::default(),
+            blame: Blame::default(),
+            candidates: Candidates::default(),
+            peers: BTreeMap::new(),
+            in_hand: BTreeSet::new(),
+            dialling: BTreeSet::new(),
+            totals: Totals::default(),
+            idle: BTreeSet::new(),
+            transmit: VecDeque::new(),
+            events: VecDeque::new(),
+            jobs: VecDeque::new(),
+            next_housekeeping: now,
+            asked_for_peers: None,
+            rng: StdRng::seed_from_u64(seed ^ 0x7377_6172_6d00),
+        }
+    }
+
+    /// The pieces that are here and verified.
+    pub fn have(&self) -> &Bitfield {
+        self.picker.have()
+    }
+
+    /// The torrent's layout.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Payload so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Every connection, oldest first.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// The connection with this number.
+    pub fn peer(&self, key: PeerKey) -> Option<&Peer> {
+        self.peers.get(&key)
+    }
+
+    /// Connections to peers that have the piece, seeds included.
+    pub fn availability(&self, piece: PieceIndex) -> u32 {
+        self.picker.availability(piece)
+    }
+
+    /// Reads that wait.
+    pub fn waiting_reads(&self) -> usize {
+        self.readers.waiting()
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self) -> Option<(PeerKey, Message)> {
+        self.transmit.pop_front()
+    }
+
+    /// The next thing to do.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next piece of work.
+    pub fn poll_job(&mut self) -> Option<Job> {
+        self.jobs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Instant {
+        self.next_housekeeping.min(self.choker.poll_timeout())
+    }
+
+    /// Addresses of peers. `chosen`: the user named them.
+    pub fn handle_candidates(
+        &mut self,
+        addrs: impl IntoIterator<Item = SocketAddr>,
+        chosen: bool,
+        now: Instant,
+    ) {
+        for addr in addrs {
+            self.candidates.add(addr, chosen, now);
+        }
+        self.dial(now);
+    }
+
+    /// A dial came to nothing.
+    pub fn handle_dial_failed(&mut self, addr: SocketAddr, now: Instant) {
+        self.dialling.remove(&addr);
+        self.candidates.failed(addr, now);
+        self.dial(now);
+    }
+
+    /// A connection is up and the handshakes are exchanged.
+    pub fn handle_connected(
+        &mut self,
+        key: PeerKey,
+        addr: SocketAddr,
+        incoming: bool,
+        said: Handshake,
+        now: Instant,
+    ) {
+        self.dialling.remove(&addr);
+        if let Some(parting) = self.refusal(addr, said.peer_id, now) {
+            if parting == Parting::Ourselves {
+                self.candidates.forget(addr);
+            } else {
+                self.candidates.failed(addr, now);
+            }
+            self.events.push_back(Event::Close(key, parting));
+            return;
+        }
+        let mut peer =
+            Peer::new(key, addr, incoming, said.peer_id, self.geometry.piece_count(), now);
+        peer.fast = said.reserved.fast;
+        peer.extended = said.reserved.extended;
+        self.greet(&peer);
+        self.peers.insert(key, peer);
+        self.settle(now);
+    }
+
+    /// The connection is gone.
+    pub fn handle_disconnected(&mut self, key: PeerKey, now: Instant) {
+        self.drop_peer(key, now);
+        self.dial(now);
+        self.settle(now);
+    }
+
+    /// Time has passed: [`Self::poll_timeout`] was reached.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now >= self.choker.poll_timeout() {
+            self.choke_round(now);
+        }
+        if now >= self.next_housekeeping {
+            self.keep_house(now);
+        }
+        self.settle(now);
+    }
+
+    fn keep_house(&mut self, now: Instant) {
+        let blocked = self.picker.is_blocked();
+        self.next_housekeeping = now + if blocked { HOUSEKEEPING_BLOCKED } else { HOUSEKEEPING };
+        self.snub_silent(now);
+        if blocked {
+            self.mark_late(now);
+        }
+        let dead: Vec<_> = self
+            .peers
+            .values()
+            .filter(|peer| now - peer.heard > DEAD)
+            .map(|peer| peer.key)
+            .collect();
+        for key in dead {
+            self.part(key, Parting::Silent, now);
+        }
+        let quiet: Vec<_> = self
+            .peers
+            .values()
+            .filter(|peer| now - peer.spoke > KEEP_ALIVE)
+            .map(|peer| peer.key)
+            .collect();
+        for key in quiet {
+            self.say(key, Message::KeepAlive, now);
+        }
+        self.dial(now);
+    }
+
+    /// Why this peer is not wanted, if so.
+    fn refusal(&self, addr: SocketAddr, id: PeerId, now: Instant) -> Option<Parting> {
+        if id == self.peer_id {
+            return Some(Parting::Ourselves);
+        }
+        if self.candidates.is_banned(addr, now) {
+            return Some(Parting::Banned);
+        }
+        let alone = !self.config.many_per_ip && !is_local(addr.ip());
+        let twin = |peer: &Peer| peer.id == id || (alone && peer.addr.ip() == addr.ip());
+        if self.peers.values().any(twin) {
+            return Some(Parting::Duplicate);
+        }
+        (self.peers.len() >= self.config.max_peers).then_some(Parting::Crowded)
+    }
+
+    /// The first messages to a fresh peer: what we speak and what we have.
+    fn greet(&mut self, peer: &Peer) {
+        if peer.extended {
+            let hello = extension::Handshake {
+                client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
+                listen_port: (self.listen_port != 0).then_some(self.listen_port),
+                reqq: Some(self.config.max_incoming_requests as u32),
+                your_ip: Some(peer.addr.ip()),
+                ..extension::Handshake::ours()
+            };
+            self.transmit.push_back((peer.key, hello.to_message()));
+        }
+        let have = self.picker.have();
+        let pieces = match (peer.fast, have.is_empty(), have.is_full()) {
+            (true, true, _) => Some(Message::HaveNone),
+            (true, _, true) => Some(Message::HaveAll),
+            (false, true, _) => None,
+            _ => Some(Message::Bitfield(have.to_wire().into())),
+        };
+        self.transmit.extend(pieces.map(|message| (peer.key, message)));
+    }
+
+    /// Dials while fewer peers are connected than sought. A seed waits to be found, but for those it was told of.
+    fn dial(&mut self, now: Instant) {
+        while self.peers.len() + self.dialling.len() < self.config.target_peers
+            && self.dialling.len() < self.config.max_dials
+            && let Some(addr) = self.candidates.next(now)
+        {
+            if self.peers.values().any(|peer| peer.addr == addr || peer.listens_at == Some(addr)) {
+                continue;
+            }
+            self.dialling.insert(addr);
+            self.events.push_back(Event::Dial(addr));
+        }
+        let starving = self.peers.len() + self.dialling.len() < 3 && !self.have().is_full();
+        let patient = self.asked_for_peers.is_some_and(|at| now - at < Duration::from_secs(30));
+        if starving && !patient {
+            self.asked_for_peers = Some(now);
+            self.events.push_back(Event::NeedPeers);
+        }
+    }
+
+    /// Closes the connection from our side.
+    fn part(&mut self, key: PeerKey, parting: Parting, now: Instant) {
+        if self.peers.contains_key(&key) {
+            self.events.push_back(Event::Close(key, parting));
+            self.drop_peer(key, now);
+        }
+    }
+
+    fn drop_peer(&mut self, key: PeerKey, now: Instant) {
+        let Some(mut peer) = self.peers.remove(&key) else { return };
+        for asked in peer.take_all(now) {
+            self.picker.release(asked.block, key);
+        }
+        self.drop_exclusive(key);
+        self.picker.disown(key);
+        self.picker.peer_left(&peer.pieces);
+        let addr = peer.contact();
+        if peer.downloaded + peer.uploaded > 0 {
+            self.candidates.ended(addr, now);
+        } else {
+            self.candidates.failed(addr, now);
+        }
+        self.transmit.retain(|(to, _)| *to != key);
+        self.idle.remove(&key);
+        self.wake_all();
+    }
+
+    fn say(&mut self, key: PeerKey, message: Message, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.spoke = now;
+            self.transmit.push_back((key, message));
+        }
+    }
+
+    fn wake_all(&mut self) {
+        self.idle.extend(self.peers.keys().copied());
+    }
+
+    /// Names the rule that does not hold, if any.
+    pub fn invariants(&self) -> Result<(), String> {
+        self.picker.invariants()?;
+        for peer in self.peers.values() {
+            if let Some(odd) = peer.outstanding().find(|asked| !peer.pieces.has(asked.block.piece))
+            {
+                return Err(format!(
+                    "{:?} was asked for {:?}, which it lacks",
+                    peer.key, odd.block
+                ));
+            }
+        }
+        Ok(())
+    }
+}

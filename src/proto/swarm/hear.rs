@@ -1,0 +1,291 @@
+//! What peers say, taken in one message at a time; every number is checked here.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Event, MAX_ODDITIES, Parting, Swarm};
+use crate::proto::bitfield::Bitfield;
+use crate::proto::candidates::culprit;
+use crate::proto::peer::Peer;
+use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
+use crate::proto::wire::extension;
+use crate::proto::wire::message::{Message, Request};
+
+/// Why a message ends the connection.
+type Violation = &'static str;
+
+/// Allowed-fast pieces that one peer may name.
+const MAX_ALLOWED_FAST: usize = 64;
+
+impl Swarm {
+    /// The peer has said this, in this order.
+    pub fn handle_messages(&mut self, key: PeerKey, batch: Vec<Message>, now: Instant) {
+        for message in batch {
+            let Some(peer) = self.peers.get_mut(&key) else { return };
+            peer.heard = now;
+            let heard = self.hear(key, message, now);
+            if let Err(violation) = heard {
+                self.part(key, Parting::Violation(violation), now);
+                break;
+            }
+        }
+        self.settle(now);
+    }
+
+    fn hear(&mut self, key: PeerKey, message: Message, now: Instant) -> Result<(), Violation> {
+        match message {
+            Message::KeepAlive | Message::Port(_) | Message::Suggest(_) => Ok(()),
+            Message::Choke => self.hear_choke(key, now),
+            Message::Unchoke => self.hear_unchoke(key),
+            Message::Interested => self.hear_interested(key, now),
+            Message::NotInterested => self.hear_not_interested(key),
+            Message::Have(raw) => self.hear_have(key, raw, now),
+            Message::Bitfield(bytes) => self.hear_bitfield(key, &bytes, now),
+            Message::HaveAll => {
+                self.hear_pieces(key, Bitfield::full(self.geometry.piece_count()), now)
+            }
+            Message::HaveNone => {
+                self.hear_pieces(key, Bitfield::empty(self.geometry.piece_count()), now)
+            }
+            Message::Request(request) => self.hear_request(key, request, now),
+            Message::Cancel(request) => self.hear_cancel(key, request, now),
+            Message::Piece { piece, begin, data } => self.hear_piece(key, piece, begin, data, now),
+            Message::Reject(request) => self.hear_reject(key, request, now),
+            Message::AllowedFast(raw) => self.hear_allowed_fast(key, raw),
+            Message::Extended { id, payload } => self.hear_extended(key, id, &payload, now),
+        }
+    }
+
+    fn hear_choke(&mut self, key: PeerKey, now: Instant) -> Result<(), Violation> {
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        peer.peer_choking = true;
+        // With BEP 6 each request is answered or rejected; without it a choke drops them all.
+        if !peer.fast {
+            for asked in peer.take_all(now) {
+                self.picker.release(asked.block, key);
+            }
+            self.drop_exclusive(key);
+            self.picker.disown(key);
+            self.wake_all();
+        }
+        Ok(())
+    }
+
+    fn hear_unchoke(&mut self, key: PeerKey) -> Result<(), Violation> {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.peer_choking = false;
+            peer.refused.clear();
+            self.idle.insert(key);
+        }
+        Ok(())
+    }
+
+    fn hear_have(&mut self, key: PeerKey, raw: u32, now: Instant) -> Result<(), Violation> {
+        let piece = self.geometry.piece(raw).ok_or("have of a piece that is not")?;
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        peer.told_pieces = true;
+        if peer.pieces.has(piece) {
+            return Ok(());
+        }
+        self.picker.peer_gained(&peer.pieces, piece);
+        peer.pieces.insert(piece);
+        peer.refused.remove(&piece);
+        if !self.picker.have().has(piece) {
+            self.idle.insert(key);
+        }
+        self.judge(key, now);
+        Ok(())
+    }
+
+    fn hear_bitfield(
+        &mut self,
+        key: PeerKey,
+        bytes: &Bytes,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let pieces = Bitfield::from_wire(bytes, self.geometry.piece_count())
+            .ok_or("bitfield of another length than the torrent's, or with spare bits set")?;
+        self.hear_pieces(key, pieces, now)
+    }
+
+    fn hear_pieces(
+        &mut self,
+        key: PeerKey,
+        pieces: Bitfield,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        if peer.told_pieces {
+            return Err("a second word on which pieces it has");
+        }
+        peer.told_pieces = true;
+        self.picker.peer_came(&pieces);
+        peer.pieces = pieces;
+        self.idle.insert(key);
+        self.judge(key, now);
+        Ok(())
+    }
+
+    fn hear_allowed_fast(&mut self, key: PeerKey, raw: u32) -> Result<(), Violation> {
+        let piece = self.geometry.piece(raw).ok_or("allowed-fast of a piece that is not")?;
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        if !peer.fast {
+            return Err("a message of BEP 6 without having announced it");
+        }
+        if peer.allowed_fast.len() < MAX_ALLOWED_FAST {
+            peer.allowed_fast.insert(piece);
+            self.idle.insert(key);
+        }
+        Ok(())
+    }
+
+    fn hear_piece(
+        &mut self,
+        key: PeerKey,
+        piece: u32,
+        begin: u32,
+        data: Bytes,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let len = u32::try_from(data.len()).map_err(|_| "a block that is too long")?;
+        let Some(block) = self.geometry.block_exactly(piece, begin, len) else {
+            return Err("bytes that are no block of the torrent");
+        };
+        self.take_block(key, block, data, now);
+        Ok(())
+    }
+
+    fn hear_reject(
+        &mut self,
+        key: PeerKey,
+        request: Request,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some(block) = self.block_of(request) else { return self.odd(key) };
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        if !peer.fast {
+            return Err("a message of BEP 6 without having announced it");
+        }
+        let Some(asked) = peer.take_out(block, now) else { return self.odd(key) };
+        // Said while unchoked and not to our cancel, it means that this piece will not come from there.
+        if !peer.peer_choking && !asked.cancelled {
+            peer.refused.insert(block.piece);
+        }
+        peer.allowed_fast.remove(&block.piece);
+        self.picker.release(block, key);
+        if peer.peer_choking && peer.outstanding().len() == 0 {
+            self.drop_exclusive(key);
+            self.picker.disown(key);
+        }
+        self.wake_all();
+        Ok(())
+    }
+
+    fn hear_extended(
+        &mut self,
+        key: PeerKey,
+        id: u8,
+        payload: &Bytes,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        match id {
+            extension::HANDSHAKE => {
+                let Ok(said) = extension::Handshake::parse(payload) else { return self.odd(key) };
+                learn(peer, &said);
+                Ok(())
+            }
+            extension::DONTHAVE => {
+                let Some(piece) =
+                    extension::parse_donthave(payload).and_then(|raw| self.geometry.piece(raw))
+                else {
+                    return Err("lt_donthave of a piece that is not");
+                };
+                self.hear_donthave(key, piece, now)
+            }
+            _ => self.odd(key),
+        }
+    }
+
+    /// BEP 54: the peer has thrown the piece out.
+    fn hear_donthave(
+        &mut self,
+        key: PeerKey,
+        piece: PieceIndex,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        if !peer.pieces.has(piece) {
+            return Ok(());
+        }
+        self.picker.peer_lost(&peer.pieces, piece);
+        peer.pieces.remove(piece);
+        let gone: Vec<_> = peer
+            .outstanding()
+            .map(|asked| asked.block)
+            .filter(|block| block.piece == piece)
+            .collect();
+        for block in gone {
+            peer.take_out(block, now);
+            self.picker.release(block, key);
+        }
+        self.wake_all();
+        self.judge(key, now);
+        Ok(())
+    }
+
+    /// Tells the peer whether we want anything of it; parts from it when neither can want anything.
+    pub(super) fn judge(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let have = self.picker.have();
+        if have.is_full() && peer.pieces.is_full() {
+            self.part(key, Parting::BothSeeds, now);
+            return;
+        }
+        let wanted = peer.pieces.has_more_than(have);
+        if wanted != peer.am_interested {
+            peer.am_interested = wanted;
+            self.say(key, if wanted { Message::Interested } else { Message::NotInterested }, now);
+        }
+    }
+
+    pub(super) fn block_of(&self, request: Request) -> Option<BlockRef> {
+        self.geometry.block_exactly(request.piece, request.begin, request.len)
+    }
+
+    /// Something without sense that does no harm by itself.
+    pub(super) fn odd(&mut self, key: PeerKey) -> Result<(), Violation> {
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        peer.oddities += 1;
+        if peer.oddities > MAX_ODDITIES {
+            return Err("too many messages without sense");
+        }
+        Ok(())
+    }
+
+    /// The liar's connections end, and it is not dialled again for an hour.
+    pub(super) fn ban(&mut self, liar: SocketAddr, now: Instant) {
+        self.candidates.ban(liar, now);
+        self.events.push_back(Event::Banned(liar));
+        let lied = |peer: &&Peer| culprit(peer.contact()) == liar;
+        let keys: Vec<_> = self.peers.values().filter(lied).map(|peer| peer.key).collect();
+        for key in keys {
+            self.part(key, Parting::Banned, now);
+        }
+    }
+}
+
+fn learn(peer: &mut Peer, said: &extension::Handshake) {
+    if let Some(reqq) = said.reqq {
+        peer.set_reqq(reqq as usize);
+    }
+    if let Some(client) = &said.client {
+        peer.client.clone_from(client);
+    }
+    if let (true, Some(port)) = (peer.incoming, said.listen_port) {
+        peer.listens_at = Some(SocketAddr::new(peer.addr.ip(), port));
+    }
+    peer.donthave = said.donthave;
+}

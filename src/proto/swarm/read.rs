@@ -1,0 +1,64 @@
+//! The readers' side: handles, reads that wait, and what they make the picker want.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::{Event, Swarm};
+use crate::proto::units::{PieceIndex, ReaderId, Ticket};
+
+impl Swarm {
+    /// A handle was opened on a file that fills this range of the torrent.
+    pub fn open(&mut self, reader: ReaderId, file: Range<u64>, now: Instant) {
+        self.readers.open(reader, file);
+        self.want(now);
+    }
+
+    /// The handle is closed.
+    pub fn close(&mut self, reader: ReaderId, now: Instant) {
+        self.readers.close(reader);
+        self.want(now);
+    }
+
+    /// The reader has got this range of the torrent from bytes that were here.
+    pub fn advance(&mut self, reader: ReaderId, range: Range<u64>, now: Instant) {
+        self.readers.advance(reader, &range);
+        self.want(now);
+    }
+
+    /// The reader waits for this range of the torrent; [`Event::Ready`] tells when all of it is here.
+    pub fn read(&mut self, ticket: Ticket, reader: ReaderId, range: Range<u64>, now: Instant) {
+        self.readers.advance(reader, &range);
+        let have = self.picker.have();
+        let missing: BTreeSet<PieceIndex> =
+            self.geometry.pieces_in(&range).filter(|&piece| !have.has(piece)).collect();
+        if missing.is_empty() {
+            self.events.push_back(Event::Ready(ticket));
+        } else {
+            self.readers.wait(ticket, missing);
+        }
+        self.want(now);
+    }
+
+    /// Nobody waits for the ticket any more.
+    pub fn cancel(&mut self, ticket: Ticket, now: Instant) {
+        if self.readers.cancel(ticket) {
+            self.want(now);
+        }
+    }
+
+    /// Turns fill on or off.
+    pub fn set_fill(&mut self, fill: bool, now: Instant) {
+        self.picker.set_fill(fill);
+        self.wake_all();
+        self.settle(now);
+    }
+
+    fn want(&mut self, now: Instant) {
+        let have = self.picker.have();
+        let demands = self.readers.demands(&self.geometry, have, self.config.max_window);
+        self.picker.set_demands(demands);
+        self.wake_all();
+        self.settle(now);
+    }
+}

@@ -1,0 +1,168 @@
+//! Giving: who is unchoked, and what goes out to them.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Job, Swarm};
+use crate::proto::choker::Standing;
+use crate::proto::geometry::Span;
+use crate::proto::units::PeerKey;
+use crate::proto::upload::Queued;
+use crate::proto::wire::message::{Message, Request};
+
+type Violation = &'static str;
+
+impl Swarm {
+    /// The choker's round: everyone that it chose is unchoked, everyone else choked.
+    pub(super) fn choke_round(&mut self, now: Instant) {
+        let standings: Vec<_> = self
+            .peers
+            .values()
+            .map(|peer| Standing {
+                key: peer.key,
+                interested: peer.peer_interested && self.config.upload,
+                snubbed: peer.snubbed,
+                score: peer.score(now),
+                since: peer.since,
+                unchoked: (!peer.am_choking).then_some(peer.choke_changed),
+                waiting: peer.choke_changed,
+            })
+            .collect();
+        let seeding = self.have().is_full();
+        let chosen = self.choker.round(&standings, seeding, now, &mut self.rng);
+        for standing in standings {
+            let serve = chosen.contains(&standing.key);
+            if serve == standing.unchoked.is_none() {
+                self.set_choking(standing.key, !serve, now);
+            }
+        }
+    }
+
+    fn set_choking(&mut self, key: PeerKey, choking: bool, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.am_choking = choking;
+        peer.choke_changed = now;
+        let dropped = if choking { peer.upload.clear() } else { Vec::new() };
+        let fast = peer.fast;
+        self.say(key, if choking { Message::Choke } else { Message::Unchoke }, now);
+        if fast {
+            for span in dropped {
+                self.say(key, Message::Reject(request(span)), now);
+            }
+        }
+    }
+
+    pub(super) fn hear_interested(&mut self, key: PeerKey, now: Instant) -> Result<(), Violation> {
+        let serving = self.peers.values().filter(|peer| !peer.am_choking).count();
+        let room = self.config.upload && self.choker.has_room(serving);
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        peer.peer_interested = true;
+        if peer.am_choking && room {
+            self.set_choking(key, false, now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_not_interested(&mut self, key: PeerKey) -> Result<(), Violation> {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.peer_interested = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_request(
+        &mut self,
+        key: PeerKey,
+        asked: Request,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let span = self
+            .geometry
+            .span(asked.piece, asked.begin, asked.len)
+            .ok_or("a request for bytes that are not, or for too many")?;
+        let have = self.have().has(span.piece);
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        let served = !peer.am_choking && have;
+        let queued = if served {
+            peer.upload.push(span, self.config.max_incoming_requests)
+        } else {
+            Queued::Full
+        };
+        if queued == Queued::Full {
+            // A request may cross our choke on its way; without BEP 6 silence says no.
+            if peer.fast {
+                self.say(key, Message::Reject(asked), now);
+            }
+            return self.odd_if(key, !have);
+        }
+        self.load(key, now);
+        Ok(())
+    }
+
+    pub(super) fn hear_cancel(
+        &mut self,
+        key: PeerKey,
+        asked: Request,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some(span) = self.geometry.span(asked.piece, asked.begin, asked.len) else {
+            return self.odd(key);
+        };
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        if peer.upload.cancel(span) && peer.fast {
+            self.say(key, Message::Reject(asked), now);
+        }
+        Ok(())
+    }
+
+    /// The bytes that [`Job::Load`] asked for; `None` for what is no longer here.
+    pub fn handle_loaded(
+        &mut self,
+        key: PeerKey,
+        loaded: Vec<(Span, Option<Bytes>)>,
+        now: Instant,
+    ) {
+        for (span, data) in loaded {
+            let Some(peer) = self.peers.get_mut(&key) else { return };
+            if !peer.upload.loaded(span) {
+                continue;
+            }
+            let Some(data) = data else {
+                if peer.fast {
+                    self.say(key, Message::Reject(request(span)), now);
+                }
+                continue;
+            };
+            peer.upload.sending(data.len() as u64);
+            self.say(key, Message::Piece { piece: span.piece.raw(), begin: span.begin, data }, now);
+        }
+        self.load(key, now);
+    }
+
+    /// The socket has taken this much payload.
+    pub fn handle_sent(&mut self, key: PeerKey, bytes: u64, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.upload.sent(bytes);
+        peer.up.add(bytes, now);
+        peer.uploaded += bytes;
+        self.totals.uploaded += bytes;
+        self.load(key, now);
+    }
+
+    fn load(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let spans = peer.upload.load(peer.up.per_second(now));
+        if !spans.is_empty() {
+            self.jobs.push_back(Job::Load { key, spans });
+        }
+    }
+
+    fn odd_if(&mut self, key: PeerKey, odd: bool) -> Result<(), Violation> {
+        if odd { self.odd(key) } else { Ok(()) }
+    }
+}
+
+fn request(span: Span) -> Request {
+    Request { piece: span.piece.raw(), begin: span.begin, len: span.len }
+}
