@@ -1,6 +1,7 @@
 //! The pure heart: decides, and knows no clock, no entropy, no IO and no threads.
 
 pub mod assembly;
+pub mod bencode;
 pub mod bitfield;
 pub mod blame;
 pub mod candidates;
@@ -15,6 +16,7 @@ pub mod rarity;
 pub mod rate;
 pub mod readahead;
 pub mod swarm;
+pub mod names;
 pub mod units;
 pub mod upload;
 pub mod wire;
