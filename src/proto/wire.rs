@@ -1,5 +1,6 @@
 //! The peer wire protocol as values and bytes.
 
 pub mod codec;
+pub mod decoder;
 pub mod extension;
 pub mod message;
