@@ -1,3 +1,10 @@
 //! The tokio side: carries bytes and time into [`crate::proto`], and decides nothing.
 
+pub mod connection;
+pub mod dial;
+pub mod handshake;
+pub mod listen;
 pub mod message;
+pub mod network;
+pub mod outbox;
+pub mod pool;

@@ -1,0 +1,241 @@
+//! One connection after its handshakes: whole messages in batches to the torrent, messages out.
+//!
+//! One task carries both directions, as two futures that end together; so it ends once, with one reason.
+//!
+//! Invariant: between `Connected` and `Closed` stands everything else that is told of a connection.
+//! Invariant: an idle connection holds no read buffer, since reads go through one scratch for the thread.
+//! Invariant: a full queue to the torrent stops the reading, never the writing.
+//!
+//! Not here: what messages mean, keep-alives and when to close (the swarm); rates are to be limited in
+//! `Inward::window` and in `Outward::write`, through which every byte goes.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::message::{FromPeer, Hello, TO_PEER_CAPACITY};
+use super::network::{Door, Network};
+use super::outbox::{Outbox, no_slices};
+use super::pool::Pool;
+use crate::proto::units::PeerKey;
+use crate::proto::wire::decoder::{DecodeError, Decoder};
+use crate::proto::wire::message::Message;
+
+/// Silence after which a peer is taken for dead; clients send a keep-alive every two minutes (BEP 3).
+pub const IDLE_LIMIT: Duration = Duration::from_secs(4 * 60);
+
+/// Time that what is queued gets to leave after the torrent has closed the connection.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes of the scratch that a thread's reads share.
+const SCRATCH_LEN: usize = 256 * 1024;
+
+/// Bytes read at once from a peer that sends small messages.
+const SMALL_READ_LEN: usize = 16 * 1024;
+
+/// Messages in one read beyond which a peer sends small ones. A message takes up to ten times its bytes
+/// in memory: with smaller reads a flood of empty ones stays small too.
+const SMALL_BATCH: usize = 64;
+
+/// Messages encoded for one series of writes.
+const OUT_BATCH: usize = 64;
+
+/// Payload bytes after which a series of writes reports, before it is done.
+const REPORT_LEN: u64 = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_LEN].into());
+}
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+enum End {
+    #[error("we closed the connection")]
+    Ours,
+    #[error("the peer closed the connection")]
+    Theirs,
+    #[error("nothing heard for {} s", IDLE_LIMIT.as_secs())]
+    Idle,
+    #[error("connection lost: {0}")]
+    Lost(#[from] io::Error),
+    #[error("bad bytes: {0}")]
+    Malformed(#[from] DecodeError),
+}
+
+/// Announces the connection to its torrent, and carries it until it ends.
+///
+/// `halves` are the stream's two directions. The task ends when the peer or the torrent closes.
+pub async fn run<R, W>(network: &Network, door: Door, hello: Hello, halves: (R, W))
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let key = network.next_key();
+    let (sender, messages) = mpsc::channel(TO_PEER_CAPACITY);
+    let to_torrent = door.to_torrent;
+    if to_torrent.send(FromPeer::Connected { key, hello, sender }).await.is_err() {
+        return;
+    }
+    let decoder = Decoder::new(door.pieces, network.pool.clone());
+    let mut inward =
+        Inward { key, socket: halves.0, decoder, window: SMALL_READ_LEN, to_torrent: &to_torrent };
+    let mut outward = Outward::new(key, halves.1, messages, &to_torrent);
+    let end = tokio::select! {
+        end = inward.carry() => end,
+        end = outward.carry() => end,
+    };
+    let closed = FromPeer::Closed { key, reason: end.to_string() };
+    let sent = (outward.sent > 0).then(|| outward.report());
+    for last in sent.into_iter().chain([closed]) {
+        // An error means that the torrent is gone, and with it everyone who would care.
+        let _ = to_torrent.send(last).await;
+    }
+}
+
+/// Socket to torrent.
+struct Inward<'a, R> {
+    key: PeerKey,
+    socket: R,
+    decoder: Decoder<Pool>,
+    window: usize,
+    to_torrent: &'a mpsc::Sender<FromPeer>,
+}
+
+impl<R: AsyncRead + Unpin> Inward<'_, R> {
+    async fn carry(&mut self) -> End {
+        loop {
+            let mut batch = Vec::new();
+            let Ok(read) = timeout(IDLE_LIMIT, self.read(&mut batch)).await else {
+                return End::Idle;
+            };
+            self.window = if batch.len() > SMALL_BATCH { SMALL_READ_LEN } else { SCRATCH_LEN };
+            if !batch.is_empty() {
+                let messages = FromPeer::Messages { key: self.key, batch };
+                if self.to_torrent.send(messages).await.is_err() {
+                    return End::Ours;
+                }
+            }
+            if let Err(end) = read {
+                return end;
+            }
+        }
+    }
+
+    /// One read from the socket, decoded.
+    async fn read(&mut self, batch: &mut Vec<Message>) -> Result<(), End> {
+        poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_read(cx, scratch, batch))).await
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        batch: &mut Vec<Message>,
+    ) -> Poll<Result<(), End>> {
+        let mut read = ReadBuf::new(&mut scratch[..self.window]);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Err(End::Theirs));
+        }
+        Poll::Ready(Ok(self.decoder.feed(read.filled(), batch)?))
+    }
+}
+
+/// Torrent to socket.
+struct Outward<'a, W> {
+    key: PeerKey,
+    socket: W,
+    messages: mpsc::Receiver<Message>,
+    outbox: Outbox,
+    /// Payload bytes that the socket took and the torrent has not heard of.
+    sent: u64,
+    /// When what is queued must have left; set once the torrent has dropped its sender.
+    until: Option<Instant>,
+    to_torrent: &'a mpsc::Sender<FromPeer>,
+}
+
+impl<'a, W: AsyncWrite + Unpin> Outward<'a, W> {
+    fn new(
+        key: PeerKey,
+        socket: W,
+        messages: mpsc::Receiver<Message>,
+        to_torrent: &'a mpsc::Sender<FromPeer>,
+    ) -> Self {
+        Self { key, socket, messages, outbox: Outbox::default(), sent: 0, until: None, to_torrent }
+    }
+
+    async fn carry(&mut self) -> End {
+        let mut batch = Vec::with_capacity(OUT_BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                Ok(room) = self.to_torrent.reserve(), if self.sent > 0 => room.send(self.report()),
+                got = self.messages.recv_many(&mut batch, OUT_BATCH) => match got {
+                    0 => break,
+                    _ => if let Err(end) = self.write_all(&mut batch).await { return end },
+                },
+            }
+        }
+        // Best effort: the peer may be gone already.
+        let _ = timeout(LINGER, self.socket.shutdown()).await;
+        End::Ours
+    }
+
+    async fn write_all(&mut self, batch: &mut Vec<Message>) -> Result<(), End> {
+        batch.drain(..).for_each(|message| self.outbox.push(&message));
+        while !self.outbox.is_empty() {
+            match timeout(LINGER, self.write()).await {
+                Ok(written) => written?,
+                // Woken to look whether anybody still wants this to be written.
+                Err(_) => self.check_linger()?,
+            }
+            if self.sent >= REPORT_LEN
+                && let Ok(room) = self.to_torrent.try_reserve()
+            {
+                room.send(self.report());
+            }
+        }
+        match timeout(LINGER, self.socket.flush()).await {
+            Ok(flushed) => Ok(flushed?),
+            Err(_) => self.check_linger(),
+        }
+    }
+
+    /// One write to the socket. Safe to drop at any await: what was taken is noted.
+    async fn write(&mut self) -> Result<(), End> {
+        self.check_linger()?;
+        let taken = {
+            let mut slices = no_slices();
+            let filled = self.outbox.slices(&mut slices);
+            self.socket.write_vectored(&slices[..filled]).await?
+        };
+        if taken == 0 {
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        }
+        self.sent += self.outbox.advance(taken);
+        Ok(())
+    }
+
+    /// Ends the connection when its sender has been dropped for too long.
+    fn check_linger(&mut self) -> Result<(), End> {
+        if !self.messages.is_closed() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now >= *self.until.get_or_insert(now + LINGER) { Err(End::Ours) } else { Ok(()) }
+    }
+
+    /// The payload since the last report, which is the caller's to send.
+    fn report(&mut self) -> FromPeer {
+        FromPeer::Sent { key: self.key, payload: mem::take(&mut self.sent) }
+    }
+}

@@ -1,0 +1,56 @@
+//! Outgoing connections: dial, shake hands, carry.
+//!
+//! Invariant: each dial tells its torrent exactly one of `Connected` and `DialFailed`.
+//!
+//! Not here: whom to dial and when again (the swarm decides).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::connection;
+use super::handshake::{self, HandshakeError};
+use super::message::{FromPeer, Hello};
+use super::network::{Door, LocalAddrs, Network, canonical};
+use crate::proto::wire::message::Handshake;
+
+/// Dials the peer, and carries the connection until it ends. To be spawned.
+pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
+    let addr = canonical(addr);
+    let turn = network.half_open.acquire().await.expect("the semaphore is never closed");
+    if door.to_torrent.is_closed() {
+        return;
+    }
+    let opened = handshake::within_limit(open(network.local, &door, addr)).await;
+    drop(turn);
+    match opened {
+        Ok((stream, handshake)) => {
+            let hello = Hello { addr, incoming: false, handshake };
+            connection::run(&network, door, hello, stream.into_split()).await;
+        }
+        Err(error) => {
+            let failed = FromPeer::DialFailed { addr, reason: error.to_string() };
+            // An error means that the torrent is gone, and with it everyone who would care.
+            let _ = door.to_torrent.send(failed).await;
+        }
+    }
+}
+
+async fn open(
+    local: LocalAddrs,
+    door: &Door,
+    addr: SocketAddr,
+) -> Result<(TcpStream, Handshake), HandshakeError> {
+    let (socket, from) = match addr {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, local.v4.map(IpAddr::V4)),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, local.v6.map(IpAddr::V6)),
+    };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    let mut stream = socket.connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let handshake = handshake::offer(&mut stream, door).await?;
+    Ok((stream, handshake))
+}

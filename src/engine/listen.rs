@@ -1,0 +1,87 @@
+//! Incoming connections: accept, hear which torrent is meant, answer, carry.
+//!
+//! Invariant: a stranger holds a place for [`handshake::LIMIT`] at most, and there are [`SHAKING`] places.
+//!
+//! [`SHAKING`]: super::network::SHAKING
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::connection;
+use super::handshake;
+use super::message::Hello;
+use super::network::{Network, canonical};
+
+const BACKLOG: i32 = 128;
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Opens a listening socket for the address's family alone; port 0 takes a free one (see `local_addr`).
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts peers for every open door, for ever. To be spawned, and ended by abort.
+pub async fn serve(network: Arc<Network>, listener: TcpListener) {
+    loop {
+        let place = Arc::clone(&network.shaking).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, addr)) => {
+                tokio::spawn(welcome(Arc::clone(&network), place, stream, canonical(addr)));
+            }
+            Err(error) if is_of_one_peer(&error) => {
+                debug!(%error, "a peer left before it was accepted")
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept peers");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Shakes hands, gives its place to the next, and carries the connection.
+async fn welcome(
+    network: Arc<Network>,
+    place: OwnedSemaphorePermit,
+    mut stream: TcpStream,
+    addr: SocketAddr,
+) {
+    let answered = handshake::within_limit(async {
+        stream.set_nodelay(true)?;
+        handshake::answer(&mut stream, |info_hash| network.door(info_hash)).await
+    })
+    .await;
+    drop(place);
+    match answered {
+        Ok((handshake, door)) => {
+            let hello = Hello { addr, incoming: true, handshake };
+            connection::run(&network, door, hello, stream.into_split()).await;
+        }
+        Err(error) => debug!(%addr, %error, "turned a peer away"),
+    }
+}
+
+/// Whether an accept failed for its peer's sake only, so that the next may go well at once.
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

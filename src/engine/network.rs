@@ -1,0 +1,97 @@
+//! What all connections of the process share: their numbers, their limits, and the torrents' doors.
+//!
+//! Invariant: a [`PeerKey`] is given out once.
+//!
+//! Not here: how many connections a torrent wants (the swarm closes those beyond).
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::message::FromPeer;
+use super::pool::Pool;
+use crate::proto::units::{InfoHash, PeerId, PeerKey};
+
+/// Dials under way at once; further ones wait for their turn.
+pub const HALF_OPEN: usize = 50;
+
+/// Incoming handshakes under way at once; further ones wait in the kernel's backlog.
+pub const SHAKING: usize = 50;
+
+/// Free block buffers kept for the next burst: 4 MiB.
+const FREE_BLOCKS: usize = 256;
+
+/// How connections of one torrent introduce themselves, and where they report.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Our name in its swarm.
+    pub peer_id: PeerId,
+    /// Pieces in the torrent, once that is known.
+    pub pieces: Option<u32>,
+    /// The torrent's task.
+    pub to_torrent: mpsc::Sender<FromPeer>,
+}
+
+/// Local addresses that dials leave from; `None` lets the kernel choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalAddrs {
+    /// For peers with an IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// For peers with an IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// One for the process, shared by every dial, listener and torrent.
+#[derive(Debug)]
+pub struct Network {
+    pub(super) local: LocalAddrs,
+    pub(super) pool: Pool,
+    pub(super) half_open: Semaphore,
+    pub(super) shaking: Arc<Semaphore>,
+    doors: RwLock<HashMap<InfoHash, Door>>,
+    next_key: AtomicU64,
+}
+
+impl Network {
+    /// A network without torrents, whose dials leave from `local`.
+    pub fn new(local: LocalAddrs) -> Self {
+        Self {
+            local,
+            pool: Pool::new(FREE_BLOCKS),
+            half_open: Semaphore::new(HALF_OPEN),
+            shaking: Arc::new(Semaphore::new(SHAKING)),
+            doors: RwLock::default(),
+            next_key: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets incoming connections through to the torrent; a second door of a torrent replaces its first.
+    pub fn open(&self, door: Door) {
+        self.doors.write().insert(door.info_hash, door);
+    }
+
+    /// Turns incoming connections for the torrent away from now on.
+    pub fn shut(&self, info_hash: InfoHash) {
+        self.doors.write().remove(&info_hash);
+    }
+
+    /// The torrent's door, while it is open.
+    pub fn door(&self, info_hash: InfoHash) -> Option<Door> {
+        self.doors.read().get(&info_hash).cloned()
+    }
+
+    pub(super) fn next_key(&self) -> PeerKey {
+        PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The address with an IPv4-mapped IPv6 address as what it is, so that one peer has one address.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
