@@ -8,3 +8,6 @@ pub mod message;
 pub mod network;
 pub mod outbox;
 pub mod pool;
+pub mod have_map;
+pub mod message;
+pub mod store;

@@ -1,0 +1,313 @@
+//! A torrent's own files under a directory: sparse, made when first written to.
+//!
+//! Invariant: nothing outside the root is touched, whatever stands in it ([`super::tree`]).
+//! Invariant: a file that was opened for writing has its final length.
+//!
+//! Not here: the names, which [`crate::proto::metainfo`] has made legal and unique.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::uio::pwritev;
+use nix::unistd::{Whence, lseek};
+use parking_lot::Mutex;
+
+use crate::proto::layout::{Layout, Source};
+use crate::proto::metainfo::{FileKind, Metainfo};
+use crate::proto::units::{FileIndex, PieceIndex, TorrentId};
+
+use super::StoreError;
+use super::open_files::OpenFiles;
+use super::tree::{Opening, Tree};
+
+/// Slices that one system call takes: the kernel's own limit.
+const MAX_SLICES: usize = 1024;
+
+/// Where a torrent's files are laid out. Links in the given directory itself are followed.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// `DIR/<info-hash>/data/<name>…`, in a cache directory.
+    Cache(PathBuf),
+    /// `DIR/<name>…`, as ordinary files for the user to keep.
+    Kept(PathBuf),
+    /// The torrent's one file or top directory is here, under whatever name.
+    Exact(PathBuf),
+}
+
+/// What may be done to the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing is made or changed.
+    ReadOnly,
+    /// Files are made, sized, written and punched.
+    ReadWrite,
+}
+
+/// What a file looked like when it was vouched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its length in bytes.
+    pub len: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    pub modified: i128,
+}
+
+/// One torrent's files.
+#[derive(Debug)]
+pub struct Disk {
+    torrent: TorrentId,
+    metainfo: Arc<Metainfo>,
+    layout: Layout,
+    tree: Tree,
+    names: Names,
+    access: Access,
+    open: Arc<OpenFiles>,
+    flush: Mutex<Flush>,
+}
+
+/// What stands before a file's path below the root.
+#[derive(Debug)]
+enum Names {
+    Below(Vec<String>),
+    Only(String),
+}
+
+#[derive(Debug, Default)]
+struct Flush {
+    /// Written to since the last flush.
+    dirty: BTreeSet<FileIndex>,
+    /// Flushing failed once: the kernel may have dropped what was written, and will not say so again.
+    suspect: BTreeSet<FileIndex>,
+}
+
+impl Disk {
+    /// Opens the torrent's place, which is made when it is missing and may be written.
+    ///
+    /// # Errors
+    /// When something that is no directory stands there, or the system refuses.
+    pub fn open(
+        place: &Place,
+        access: Access,
+        torrent: TorrentId,
+        metainfo: Arc<Metainfo>,
+        open: Arc<OpenFiles>,
+    ) -> Result<Self, StoreError> {
+        let create = access == Access::ReadWrite;
+        let named = if metainfo.single_file { vec![] } else { vec![metainfo.name.clone()] };
+        let (tree, names) = match place {
+            Place::Cache(dir) => {
+                let below = [metainfo.info_hash.to_string(), "data".to_owned()];
+                (Tree::open(dir, &below, create)?, Names::Below(named))
+            }
+            Place::Kept(dir) => (Tree::open(dir, &[], create)?, Names::Below(named)),
+            Place::Exact(path) if metainfo.single_file => {
+                let (dir, name) = split(path)?;
+                (Tree::open(dir, &[], false)?, Names::Only(name))
+            }
+            Place::Exact(path) => (Tree::open(path, &[], false)?, Names::Below(vec![])),
+        };
+        let layout = Layout::new(&metainfo);
+        let flush = Mutex::default();
+        Ok(Self { torrent, metainfo, layout, tree, names, access, open, flush })
+    }
+
+    /// Makes every file, also those without bytes, and every directory; for data that is to be kept.
+    ///
+    /// # Errors
+    /// At the first that cannot be made.
+    pub fn materialise(&self) -> Result<(), StoreError> {
+        for (file, index) in self.metainfo.files.iter().zip(0..) {
+            if matches!(file.kind, FileKind::Regular { .. }) {
+                self.open_file(FileIndex(index), Opening::Create)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How the file looks now; `None` when it is missing, cannot be opened, or lost bytes in a flush.
+    pub fn stamp(&self, file: FileIndex) -> Option<Stamp> {
+        if self.flush.lock().suspect.contains(&file) {
+            return None;
+        }
+        let open = self.tree.file(&self.elements(file), Opening::Read).ok()?;
+        let seen = open.metadata().ok()?;
+        let modified = i128::from(seen.mtime()) * 1_000_000_000 + i128::from(seen.mtime_nsec());
+        Some(Stamp { len: seen.len(), modified })
+    }
+
+    pub(super) fn write(&self, piece: PieceIndex, blocks: &[Bytes]) -> Result<(), StoreError> {
+        let mut blocks = Blocks { blocks, skip: 0 };
+        for segment in self.layout.segments(self.metainfo.geometry.piece_range(piece)) {
+            let mut slices = blocks.take(segment.len as usize);
+            let Source::File { file, offset } = segment.source else { continue };
+            let open = self.fetch(file, Opening::Create)?;
+            self.flush.lock().dirty.insert(file);
+            write_all(&open, &mut slices, offset).map_err(|e| self.error("write", file, e))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
+        let mut rest = buf;
+        for segment in self.layout.segments(offset..offset + rest.len() as u64) {
+            let (part, later) = rest.split_at_mut(segment.len as usize);
+            rest = later;
+            match segment.source {
+                Source::Zeros => part.fill(0),
+                Source::File { file, offset } => {
+                    let open = self.fetch(file, Opening::Write)?;
+                    open.read_exact_at(part, offset).map_err(|e| self.error("read", file, e))?;
+                }
+            }
+        }
+        match rest {
+            [] => Ok(()),
+            _ => Err(StoreError::Missing { path: self.tree.locate(&[]) }),
+        }
+    }
+
+    pub(super) fn punch(&self, piece: PieceIndex) -> Result<(), StoreError> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        for segment in self.layout.segments(self.metainfo.geometry.piece_range(piece)) {
+            let Source::File { file, offset } = segment.source else { continue };
+            let open = match self.fetch(file, Opening::Write) {
+                Err(StoreError::Missing { .. }) => continue,
+                opened => opened?,
+            };
+            fallocate(&*open, flags, offset as i64, segment.len as i64)
+                .map_err(|errno| self.error("punch a hole into", file, errno.into()))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_hole(&self, piece: PieceIndex) -> bool {
+        self.layout.segments(self.metainfo.geometry.piece_range(piece)).all(|segment| {
+            let Source::File { file, offset } = segment.source else { return true };
+            match self.fetch(file, Opening::Write) {
+                Err(StoreError::Missing { .. }) => true,
+                Err(_) => false,
+                Ok(open) => match lseek(&*open, offset as i64, Whence::SeekData) {
+                    Ok(data) => data as u64 >= offset + segment.len,
+                    Err(errno) => errno == Errno::ENXIO,
+                },
+            }
+        })
+    }
+
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let dirty = std::mem::take(&mut self.flush.lock().dirty);
+        let mut outcome = Ok(());
+        for file in dirty {
+            // Not only the data: the times that the state file records must be the ones on the disk.
+            let flushed = self
+                .fetch(file, Opening::Write)
+                .and_then(|open| open.sync_all().map_err(|e| self.error("flush", file, e)));
+            if let Err(error) = flushed {
+                self.flush.lock().suspect.insert(file);
+                outcome = Err(error);
+            }
+        }
+        outcome
+    }
+
+    pub(super) fn backing(&self, file: FileIndex) -> Option<Arc<File>> {
+        self.fetch(file, Opening::Write).ok()
+    }
+
+    fn fetch(&self, file: FileIndex, opening: Opening) -> Result<Arc<File>, StoreError> {
+        self.open.fetch(self.torrent, file, || self.open_file(file, opening))
+    }
+
+    fn open_file(&self, file: FileIndex, opening: Opening) -> Result<File, StoreError> {
+        if self.access == Access::ReadOnly {
+            return self.tree.file(&self.elements(file), Opening::Read);
+        }
+        let open = self.tree.file(&self.elements(file), opening)?;
+        let found = open.metadata().map_err(|e| self.error("look at", file, e))?.len();
+        let expected = self.metainfo.files[file.slot()].length;
+        if found > expected {
+            let path = self.tree.locate(&self.elements(file));
+            return Err(StoreError::TooLong { path, found, expected });
+        }
+        if found < expected {
+            open.set_len(expected).map_err(|e| self.error("size", file, e))?;
+        }
+        Ok(open)
+    }
+
+    fn elements(&self, file: FileIndex) -> Vec<String> {
+        match &self.names {
+            Names::Only(name) => vec![name.clone()],
+            Names::Below(above) => {
+                above.iter().chain(&self.metainfo.files[file.slot()].path).cloned().collect()
+            }
+        }
+    }
+
+    fn error(&self, action: &'static str, file: FileIndex, source: io::Error) -> StoreError {
+        StoreError::io(action, &self.tree.locate(&self.elements(file)), source)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.open.forget(self.torrent);
+    }
+}
+
+fn split(path: &Path) -> Result<(&Path, String), StoreError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| StoreError::NotAFile { path: path.to_path_buf() })?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    Ok((dir.unwrap_or(Path::new(".")), name.to_owned()))
+}
+
+/// Blocks from which runs are taken off the front.
+struct Blocks<'a> {
+    blocks: &'a [Bytes],
+    /// Bytes of the first block that are taken.
+    skip: usize,
+}
+
+impl<'a> Blocks<'a> {
+    fn take(&mut self, mut len: usize) -> Vec<IoSlice<'a>> {
+        let mut slices = Vec::new();
+        while let Some((first, later)) = self.blocks.split_first().filter(|_| len > 0) {
+            let rest = &first[self.skip..];
+            let taken = rest.len().min(len);
+            slices.push(IoSlice::new(&rest[..taken]));
+            len -= taken;
+            self.skip += taken;
+            if self.skip == first.len() {
+                (self.blocks, self.skip) = (later, 0);
+            }
+        }
+        slices
+    }
+}
+
+fn write_all(file: &File, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+    let mut left = slices;
+    let mut at = offset as i64;
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        let now = left.len().min(MAX_SLICES);
+        match pwritev(file, &left[..now], at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as i64;
+                IoSlice::advance_slices(&mut left, written);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
