@@ -52,6 +52,13 @@ impl HaveMap {
         new
     }
 
+    /// Notes all pieces of a set, as an earlier run left them.
+    pub fn adopt(&self, pieces: &Bitfield) {
+        for piece in pieces.iter() {
+            self.insert(piece);
+        }
+    }
+
     /// Takes a piece out, to be called before its bytes are touched; true when it was there.
     pub fn evict(&self, piece: PieceIndex) -> bool {
         let had = self.words[piece.slot() / 64].fetch_and(!bit(piece), SeqCst) & bit(piece) != 0;

@@ -162,17 +162,6 @@ impl Store {
         }
     }
 
-    /// Makes what was written before the call survive a power cut.
-    ///
-    /// # Errors
-    /// When a file could not be flushed; [`Disk::stamp`] then vouches for it no more.
-    pub fn sync(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Disk(disk) => disk.sync(),
-            Self::Memory(_) => Ok(()),
-        }
-    }
-
     /// The open file that holds all of a torrent's file at the same offsets, if there is one.
     pub fn backing(&self, file: FileIndex) -> Option<Arc<File>> {
         match self {

@@ -148,8 +148,10 @@ impl Disk {
             let mut slices = blocks.take(segment.len as usize);
             let Source::File { file, offset } = segment.source else { continue };
             let open = self.fetch(file, Opening::Create)?;
+            let written = write_all(&open, &mut slices, offset);
+            // After the write and before the piece is vouched for, or a flush between would miss it.
             self.flush.lock().dirty.insert(file);
-            write_all(&open, &mut slices, offset).map_err(|e| self.error("write", file, e))?;
+            written.map_err(|e| self.error("write", file, e))?;
         }
         Ok(())
     }
@@ -181,8 +183,9 @@ impl Disk {
                 Err(StoreError::Missing { .. }) => continue,
                 opened => opened?,
             };
-            fallocate(&*open, flags, offset as i64, segment.len as i64)
-                .map_err(|errno| self.error("punch a hole into", file, errno.into()))?;
+            let punched = fallocate(&*open, flags, offset as i64, segment.len as i64);
+            self.flush.lock().dirty.insert(file);
+            punched.map_err(|errno| self.error("punch a hole into", file, errno.into()))?;
         }
         Ok(())
     }
@@ -201,10 +204,11 @@ impl Disk {
         })
     }
 
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let dirty = std::mem::take(&mut self.flush.lock().dirty);
+    /// Flushes every file that was touched since the last flush; says which, and the last failure.
+    pub(in crate::engine) fn flush(&self) -> (BTreeSet<FileIndex>, Result<(), StoreError>) {
+        let touched = std::mem::take(&mut self.flush.lock().dirty);
         let mut outcome = Ok(());
-        for file in dirty {
+        for &file in &touched {
             // Not only the data: the times that the state file records must be the ones on the disk.
             let flushed = self
                 .fetch(file, Opening::Write)
@@ -214,7 +218,7 @@ impl Disk {
                 outcome = Err(error);
             }
         }
-        outcome
+        (touched, outcome)
     }
 
     pub(super) fn backing(&self, file: FileIndex) -> Option<Arc<File>> {
@@ -238,6 +242,7 @@ impl Disk {
         }
         if found < expected {
             open.set_len(expected).map_err(|e| self.error("size", file, e))?;
+            self.flush.lock().dirty.insert(file);
         }
         Ok(open)
     }

@@ -1,0 +1,88 @@
+//! Which stored pieces must go, over all torrents of the process, for `--cache-size` to hold.
+//!
+//! Invariant: the pieces known here, and so those in the stores once their victims are evicted, sum up to
+//! at most the budget, but for pinned ones after the budget shrank.
+//!
+//! Not here: evicting them ([`super::workers::Work::Evict`]), and torrents that are kept: they stay out.
+
+use parking_lot::Mutex;
+
+use crate::proto::cache::Cache;
+use crate::proto::units::{PieceIndex, TorrentId};
+
+/// The stored pieces by last use.
+#[derive(Debug)]
+pub struct Budget {
+    pieces: Mutex<Cache<(TorrentId, PieceIndex), ()>>,
+}
+
+/// The budget is used up by pieces that must stay: fill stops, and the piece is not to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cache budget is used up by pieces that are in use")]
+pub struct BudgetFull;
+
+impl Budget {
+    /// No pieces yet, and at most `bytes` of them.
+    pub fn new(bytes: u64) -> Self {
+        Self { pieces: Mutex::new(Cache::new(bytes)) }
+    }
+
+    /// Makes room for a piece that is about to be stored; returns whom to evict for it.
+    ///
+    /// # Errors
+    /// [`BudgetFull`], and nobody has to go.
+    pub fn admit(
+        &self,
+        torrent: TorrentId,
+        piece: PieceIndex,
+        bytes: u64,
+    ) -> Result<Vec<(TorrentId, PieceIndex)>, BudgetFull> {
+        let victims = self.pieces.lock().insert((torrent, piece), (), bytes);
+        Ok(names(victims.map_err(|_| BudgetFull)?))
+    }
+
+    /// Notes a use.
+    pub fn touch(&self, torrent: TorrentId, piece: PieceIndex) {
+        self.pieces.lock().touch(&(torrent, piece));
+    }
+
+    /// Keeps a piece until as many [`Self::unpin`]; false when it is not known here.
+    pub fn pin(&self, torrent: TorrentId, piece: PieceIndex) -> bool {
+        self.pieces.lock().pin(&(torrent, piece))
+    }
+
+    /// Takes a pin back; returns whom to evict, which is somebody only after the budget shrank.
+    pub fn unpin(&self, torrent: TorrentId, piece: PieceIndex) -> Vec<(TorrentId, PieceIndex)> {
+        names(self.pieces.lock().unpin(&(torrent, piece)))
+    }
+
+    /// The piece is not stored after all, or no longer.
+    pub fn forget(&self, torrent: TorrentId, piece: PieceIndex) {
+        self.pieces.lock().remove(&(torrent, piece));
+    }
+
+    /// All of a torrent's pieces are out of the account.
+    pub fn forget_torrent(&self, torrent: TorrentId) {
+        self.pieces.lock().retain(|(id, _)| *id != torrent);
+    }
+
+    /// Bytes stored.
+    pub fn used(&self) -> u64 {
+        self.pieces.lock().used()
+    }
+
+    /// Whether a piece of `bytes` would be admitted, perhaps at the cost of others.
+    pub fn would_admit(&self, bytes: u64) -> bool {
+        self.pieces.lock().would_fit(bytes)
+    }
+
+    /// Whether a piece of `bytes` would be admitted without evicting any: what fill may ask for.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let pieces = self.pieces.lock();
+        bytes <= pieces.budget().saturating_sub(pieces.used())
+    }
+}
+
+fn names(evicted: Vec<((TorrentId, PieceIndex), ())>) -> Vec<(TorrentId, PieceIndex)> {
+    evicted.into_iter().map(|(name, ())| name).collect()
+}
