@@ -9,11 +9,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::bencode::BencodeError;
 use super::bitfield::Bitfield;
 use super::config::Config;
 use super::rate::{Rate, Throughput};
 use super::units::{BLOCK_LEN, BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
+use super::wire::extension::ExtensionHandshake;
 
 /// Time over which the choker averages.
 const CHOKER_SPAN: Duration = Duration::from_secs(20);
@@ -60,10 +62,8 @@ pub struct Peer {
     pub fast: bool,
     /// Whether it speaks BEP 10.
     pub extended: bool,
-    /// What it calls itself (BEP 10), cleaned for display.
-    pub client: String,
-    /// Its number for lt_donthave (BEP 54).
-    pub donthave: Option<u8>,
+    /// What it told of itself (BEP 10).
+    pub said: ExtensionHandshake,
     /// Where it takes connections, as far as known.
     pub listens_at: Option<SocketAddr>,
     /// What it has.
@@ -104,7 +104,6 @@ pub struct Peer {
     pub uploaded: u64,
     /// Messages that made no sense but do no harm; too many end the connection.
     pub oddities: u32,
-    reqq: usize,
     outstanding: VecDeque<Outstanding>,
     throughput: Throughput,
     ramp: f64,
@@ -129,8 +128,7 @@ impl Peer {
             id,
             fast: false,
             extended: false,
-            client: String::new(),
-            donthave: None,
+            said: ExtensionHandshake::default(),
             listens_at: (!incoming).then_some(addr),
             pieces: Bitfield::empty(pieces),
             told_pieces: false,
@@ -151,7 +149,6 @@ impl Peer {
             downloaded: 0,
             uploaded: 0,
             oddities: 0,
-            reqq: DEFAULT_REQQ,
             outstanding: VecDeque::new(),
             throughput: Throughput::default(),
             ramp: FIRST_DEPTH,
@@ -165,9 +162,16 @@ impl Peer {
         self.listens_at.unwrap_or(self.addr)
     }
 
-    /// Requests that the peer says it takes.
-    pub fn set_reqq(&mut self, reqq: usize) {
-        self.reqq = reqq.max(1);
+    /// The peer tells of itself (BEP 10).
+    ///
+    /// # Errors
+    /// When what it says is no bencoded dictionary.
+    pub fn learn(&mut self, payload: &[u8]) -> Result<(), BencodeError> {
+        self.said.update(payload)?;
+        if let (true, Some(port)) = (self.incoming, self.said.port) {
+            self.listens_at = Some(SocketAddr::new(self.addr.ip(), port));
+        }
+        Ok(())
     }
 
     /// Everything that the peer was asked for, oldest first.
@@ -200,7 +204,8 @@ impl Peer {
             .per_second()
             .map(|rate| rate * depth.as_secs_f64() / f64::from(BLOCK_LEN));
         let wanted = by_rate.map_or(self.ramp, |blocks| blocks.max(2.0).min(self.ramp));
-        let limit = self.reqq.min(config.max_outstanding);
+        let reqq = self.said.requests.map_or(DEFAULT_REQQ, usize::from).max(1);
+        let limit = reqq.min(config.max_outstanding);
         (wanted as usize).min(limit).saturating_sub(self.outstanding.len())
     }
 

@@ -37,7 +37,7 @@ use super::peer::Peer;
 use super::picker::Picker;
 use super::readahead::Readers;
 use super::units::{PeerId, PeerKey, PieceIndex, Ticket};
-use super::wire::extension;
+use super::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
 use super::wire::message::{Handshake, Message};
 
 /// Time between two looks at what may have been forgotten: silence, keep-alives, dials.
@@ -375,14 +375,16 @@ impl Swarm {
     /// The first messages to a fresh peer: what we speak and what we have.
     fn greet(&mut self, peer: &Peer) {
         if peer.extended {
-            let hello = extension::Handshake {
+            let hello = ExtensionHandshake {
+                ids: ExtensionIds::local(&[Extension::DontHave]),
+                port: (self.listen_port != 0).then_some(self.listen_port),
                 client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
-                listen_port: (self.listen_port != 0).then_some(self.listen_port),
-                reqq: Some(self.config.max_incoming_requests as u32),
+                requests: u16::try_from(self.config.max_incoming_requests).ok(),
                 your_ip: Some(peer.addr.ip()),
-                ..extension::Handshake::ours()
+                ..ExtensionHandshake::default()
             };
-            self.transmit.push_back((peer.key, hello.to_message()));
+            let message = Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() };
+            self.transmit.push_back((peer.key, message));
         }
         let have = self.picker.have();
         let pieces = match (peer.fast, have.is_empty(), have.is_full()) {

@@ -9,7 +9,7 @@ use crate::proto::candidates::culprit;
 use crate::proto::geometry::Geometry;
 use crate::proto::picker::{Receipt, View};
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
-use crate::proto::wire::extension;
+use crate::proto::wire::extension::{Extension, encode_dont_have};
 use crate::proto::wire::message::{Message, Request};
 
 impl Swarm {
@@ -156,10 +156,14 @@ impl Swarm {
             return;
         }
         self.picker.evicted(piece);
-        let tell: Vec<_> =
-            self.peers.values().filter_map(|peer| Some((peer.key, peer.donthave?))).collect();
+        let tell: Vec<_> = self
+            .peers
+            .values()
+            .filter_map(|peer| Some((peer.key, peer.said.ids.of(Extension::DontHave)?)))
+            .collect();
         for (key, id) in tell {
-            self.say(key, extension::donthave(id, piece.raw()), now);
+            let payload = encode_dont_have(piece.raw());
+            self.say(key, Message::Extended { id, payload }, now);
         }
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {

@@ -10,7 +10,7 @@ use crate::proto::bitfield::Bitfield;
 use crate::proto::candidates::culprit;
 use crate::proto::peer::Peer;
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
-use crate::proto::wire::extension;
+use crate::proto::wire::extension::{Extension, HANDSHAKE_ID, parse_dont_have};
 use crate::proto::wire::message::{Message, Request};
 
 /// Why a message ends the connection.
@@ -192,25 +192,21 @@ impl Swarm {
     ) -> Result<(), Violation> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         match id {
-            extension::HANDSHAKE => {
-                let Ok(said) = extension::Handshake::parse(payload) else { return self.odd(key) };
-                learn(peer, &said);
-                Ok(())
-            }
-            extension::DONTHAVE => {
-                let Some(piece) =
-                    extension::parse_donthave(payload).and_then(|raw| self.geometry.piece(raw))
-                else {
-                    return Err("lt_donthave of a piece that is not");
-                };
-                self.hear_donthave(key, piece, now)
+            HANDSHAKE_ID => match peer.learn(payload) {
+                Ok(()) => Ok(()),
+                Err(_) => self.odd(key),
+            },
+            _ if Extension::from_local_id(id) == Some(Extension::DontHave) => {
+                let raw = parse_dont_have(payload).ok_or("lt_donthave of another length than 4")?;
+                let piece = self.geometry.piece(raw).ok_or("lt_donthave of a piece that is not")?;
+                self.hear_dont_have(key, piece, now)
             }
             _ => self.odd(key),
         }
     }
 
     /// BEP 54: the peer has thrown the piece out.
-    fn hear_donthave(
+    fn hear_dont_have(
         &mut self,
         key: PeerKey,
         piece: PieceIndex,
@@ -275,17 +271,4 @@ impl Swarm {
             self.part(key, Parting::Banned, now);
         }
     }
-}
-
-fn learn(peer: &mut Peer, said: &extension::Handshake) {
-    if let Some(reqq) = said.reqq {
-        peer.set_reqq(reqq as usize);
-    }
-    if let Some(client) = &said.client {
-        peer.client.clone_from(client);
-    }
-    if let (true, Some(port)) = (peer.incoming, said.listen_port) {
-        peer.listens_at = Some(SocketAddr::new(peer.addr.ip(), port));
-    }
-    peer.donthave = said.donthave;
 }
