@@ -11,7 +11,9 @@ use btfs::engine::dial::dial;
 use btfs::engine::handshake::{self, HandshakeError};
 use btfs::engine::listen;
 use btfs::engine::message::{FromPeer, Hello};
-use btfs::engine::network::{Door, HALF_OPEN, LocalAddrs, Network, SHAKING, canonical};
+use btfs::engine::network::{
+    CONNECTIONS, Door, HALF_OPEN, LocalAddrs, Network, SHAKING, canonical,
+};
 use btfs::proto::units::{InfoHash, PeerId, PeerKey};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
 use bytes::Bytes;
@@ -139,7 +141,7 @@ async fn a_full_torrent_queue_stops_reading_but_not_writing() {
     while timeout(Duration::from_secs(1), far.write_all(&one)).await.is_ok() {
         written += one.len();
     }
-    let bound = 64 * 1024 + 4 * 256 * 1024;
+    let bound = 64 * 1024 + 4 * 64 * 1024;
     assert!(written > 64 * 1024 && written < bound, "{written} bytes went in");
 
     for _ in 0..3 {
@@ -402,7 +404,7 @@ async fn silent_peers_cost_the_limit_and_no_more_than_the_half_open_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_that_say_nothing_hold_their_places_for_the_limit() {
+async fn strangers_that_say_nothing_hold_their_turns_for_the_limit() {
     let (addr, _, mut there) = listening("127.0.0.1:0", b'b');
     let mut silent = Vec::new();
     for _ in 0..SHAKING {
@@ -416,4 +418,33 @@ async fn strangers_that_say_nothing_hold_their_places_for_the_limit() {
     let FromPeer::Connected { hello, .. } = next(&mut there).await else { panic!("a hello") };
     assert_eq!(hello.addr, late.local_addr().unwrap());
     assert_eq!(silent[0].read(&mut answer).await.unwrap(), 0, "cut off");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_refused_until_one_ends() {
+    let (addr, network, mut there) = listening("127.0.0.1:0", b'b');
+    let mut answer = [0; 68];
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(&handshake_of(b'a').encode()).await.unwrap();
+        stream.read_exact(&mut answer).await.unwrap();
+        let FromPeer::Connected { sender, .. } = next(&mut there).await else { panic!("a hello") };
+        open.push((stream, sender));
+    }
+    let mut late = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(
+        timeout(PATIENCE, late.read(&mut answer)).await.unwrap().unwrap(),
+        0,
+        "closed at once"
+    );
+    let (other, mut here) = door(b'a', 16);
+    dial(Arc::clone(&network), other.clone(), addr).await;
+    assert_eq!(failure(&mut here).await.1, "200 connections are open, which is the limit");
+
+    open.pop();
+    let FromPeer::Closed { .. } = next(&mut there).await else { panic!("an end") };
+    let mut late = TcpStream::connect(addr).await.unwrap();
+    late.write_all(&handshake_of(b'a').encode()).await.unwrap();
+    late.read_exact(&mut answer).await.unwrap();
 }

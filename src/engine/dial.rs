@@ -8,11 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::SemaphorePermit;
 
 use super::connection;
 use super::handshake::{self, HandshakeError};
 use super::message::{FromPeer, Hello};
-use super::network::{Door, LocalAddrs, Network, canonical};
+use super::network::{Door, Network, canonical};
 use crate::proto::wire::message::Handshake;
 
 /// Dials the peer, and carries the connection until it ends. To be spawned.
@@ -22,10 +23,10 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
     if door.to_torrent.is_closed() {
         return;
     }
-    let opened = handshake::within_limit(open(network.local, &door, addr)).await;
+    let opened = handshake::within_limit(open(&network, &door, addr)).await;
     drop(turn);
     match opened {
-        Ok((stream, handshake)) => {
+        Ok((_place, stream, handshake)) => {
             let hello = Hello { addr, incoming: false, handshake };
             connection::run(&network, door, hello, stream.into_split()).await;
         }
@@ -37,11 +38,13 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
     }
 }
 
-async fn open(
-    local: LocalAddrs,
+async fn open<'a>(
+    network: &'a Network,
     door: &Door,
     addr: SocketAddr,
-) -> Result<(TcpStream, Handshake), HandshakeError> {
+) -> Result<(SemaphorePermit<'a>, TcpStream, Handshake), HandshakeError> {
+    let place = network.place().ok_or(HandshakeError::Full)?;
+    let local = network.local;
     let (socket, from) = match addr {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, local.v4.map(IpAddr::V4)),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, local.v6.map(IpAddr::V6)),
@@ -52,5 +55,5 @@ async fn open(
     let mut stream = socket.connect(addr).await?;
     stream.set_nodelay(true)?;
     let handshake = handshake::offer(&mut stream, door).await?;
-    Ok((stream, handshake))
+    Ok((place, stream, handshake))
 }

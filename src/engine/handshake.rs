@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::network::Door;
+use super::network::{CONNECTIONS, Door};
 use crate::proto::units::{InfoHash, PeerId};
 use crate::proto::wire::codec::{HANDSHAKE_LEN, NotBitTorrent};
 use crate::proto::wire::message::{Handshake, Reserved};
@@ -40,6 +40,9 @@ pub enum HandshakeError {
     /// It asked for a torrent that is not here.
     #[error("the peer asked for torrent {0}, which is not here")]
     UnknownTorrent(InfoHash),
+    /// As many connections are open as there may be.
+    #[error("{CONNECTIONS} connections are open, which is the limit")]
+    Full,
     /// It has our own peer id.
     #[error("the peer is ourselves")]
     Ourselves,

@@ -1,6 +1,6 @@
 //! Incoming connections: accept, hear which torrent is meant, answer, carry.
 //!
-//! Invariant: a stranger holds a place for [`handshake::LIMIT`] at most, and there are [`SHAKING`] places.
+//! Invariant: a stranger is heard for [`handshake::LIMIT`] at most, and [`SHAKING`] of them at once.
 //!
 //! [`SHAKING`]: super::network::SHAKING
 
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::connection;
-use super::handshake;
+use super::handshake::{self, HandshakeError};
 use super::message::Hello;
 use super::network::{Network, canonical};
 
@@ -41,11 +41,11 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts peers for every open door, for ever. To be spawned, and ended by abort.
 pub async fn serve(network: Arc<Network>, listener: TcpListener) {
     loop {
-        let place = Arc::clone(&network.shaking).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
+        let turn = Arc::clone(&network.shaking).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, addr)) => {
-                tokio::spawn(welcome(Arc::clone(&network), place, stream, canonical(addr)));
+                tokio::spawn(welcome(Arc::clone(&network), turn, stream, canonical(addr)));
             }
             Err(error) if is_of_one_peer(&error) => {
                 debug!(%error, "a peer left before it was accepted")
@@ -58,21 +58,24 @@ pub async fn serve(network: Arc<Network>, listener: TcpListener) {
     }
 }
 
-/// Shakes hands, gives its place to the next, and carries the connection.
+/// Shakes hands, gives its turn to the next, and carries the connection.
 async fn welcome(
     network: Arc<Network>,
-    place: OwnedSemaphorePermit,
+    turn: OwnedSemaphorePermit,
     mut stream: TcpStream,
     addr: SocketAddr,
 ) {
     let answered = handshake::within_limit(async {
+        let place = network.place().ok_or(HandshakeError::Full)?;
         stream.set_nodelay(true)?;
-        handshake::answer(&mut stream, |info_hash| network.door(info_hash)).await
+        let (handshake, door) =
+            handshake::answer(&mut stream, |info_hash| network.door(info_hash)).await?;
+        Ok((place, handshake, door))
     })
     .await;
-    drop(place);
+    drop(turn);
     match answered {
-        Ok((handshake, door)) => {
+        Ok((_place, handshake, door)) => {
             let hello = Hello { addr, incoming: true, handshake };
             connection::run(&network, door, hello, stream.into_split()).await;
         }

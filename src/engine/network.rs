@@ -2,7 +2,8 @@
 //!
 //! Invariant: a [`PeerKey`] is given out once.
 //!
-//! Not here: how many connections a torrent wants (the swarm closes those beyond).
+//! Not here: how many connections a torrent wants, and how many from one address (the swarm closes
+//! those beyond).
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::message::FromPeer;
 use super::pool::Pool;
@@ -21,6 +22,9 @@ pub const HALF_OPEN: usize = 50;
 
 /// Incoming handshakes under way at once; further ones wait in the kernel's backlog.
 pub const SHAKING: usize = 50;
+
+/// Connections at once, over all torrents and both ways; further ones are refused.
+pub const CONNECTIONS: usize = 200;
 
 /// Free block buffers kept for the next burst: 4 MiB.
 const FREE_BLOCKS: usize = 256;
@@ -53,6 +57,7 @@ pub struct Network {
     pub(super) local: LocalAddrs,
     pub(super) pool: Pool,
     pub(super) half_open: Semaphore,
+    connections: Semaphore,
     pub(super) shaking: Arc<Semaphore>,
     doors: RwLock<HashMap<InfoHash, Door>>,
     next_key: AtomicU64,
@@ -65,6 +70,7 @@ impl Network {
             local,
             pool: Pool::new(FREE_BLOCKS),
             half_open: Semaphore::new(HALF_OPEN),
+            connections: Semaphore::new(CONNECTIONS),
             shaking: Arc::new(Semaphore::new(SHAKING)),
             doors: RwLock::default(),
             next_key: AtomicU64::new(0),
@@ -84,6 +90,11 @@ impl Network {
     /// The torrent's door, while it is open.
     pub fn door(&self, info_hash: InfoHash) -> Option<Door> {
         self.doors.read().get(&info_hash).cloned()
+    }
+
+    /// A place among the connections, given back on drop; `None` while all are taken.
+    pub(super) fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.connections.try_acquire().ok()
     }
 
     pub(super) fn next_key(&self) -> PeerKey {
