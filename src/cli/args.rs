@@ -1,0 +1,137 @@
+//! The command line as clap sees it: the commands, and what is said when one cannot be read.
+//!
+//! Invariant: a flag is one field with one doc comment, in the file of its command; its first line is the
+//! `-h` text, all of it the `--help` text.
+//! Not here: what the values mean (`settings`).
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use super::log::LoggingArgs;
+use super::{get, mount, seed, unmount};
+
+const EXAMPLES: &str = "\
+Examples:
+  btfs mount debian.torrent /mnt/debian    see the torrent's files at once
+  btfs unmount /mnt/debian                 end the mount and its process
+  btfs get debian.torrent ~/Downloads      download it as any other client does
+
+The manual is btfs(1).";
+
+/// Torrents as files: what is read is fetched first
+#[derive(Debug, Parser)]
+#[command(name = "btfs", version, disable_help_subcommand = true, after_help = EXAMPLES, max_term_width = 80)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How much to say.
+    #[command(flatten)]
+    pub logging: LoggingArgs,
+}
+
+/// What btfs can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show torrents as files below a directory
+    Mount(mount::MountArgs),
+    /// End a mount, or clear a dead one
+    #[command(visible_alias = "umount")]
+    Unmount(unmount::UnmountArgs),
+    /// Download a torrent
+    Get(get::GetArgs),
+    /// Upload a torrent's data that is on disk
+    Seed(seed::SeedArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What was asked for is not done; the error says why.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Mount(args) => args.run(),
+            Self::Unmount(args) => args.run(),
+            Self::Get(args) => args.run(),
+            Self::Seed(args) => args.run(),
+            Self::Completions(args) => {
+                args.run();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Options of `btfs completions`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell: bash, elvish, fish, powershell, zsh
+    #[arg(hide_possible_values = true)]
+    shell: clap_complete::Shell,
+}
+
+impl CompletionsArgs {
+    fn run(self) {
+        clap_complete::generate(self.shell, &mut Cli::command(), "btfs", &mut std::io::stdout());
+    }
+}
+
+/// Why `argv` was turned away, on one line: what, why, what to do.
+pub fn explain(refusal: &clap::Error, argv: &[OsString]) -> String {
+    let command = command_named(argv);
+    let place = command.as_ref().map_or_else(String::new, |name| format!("{name}: "));
+    let help =
+        command.map_or_else(|| "btfs --help".to_owned(), |name| format!("btfs {name} --help"));
+    if let Some(advice) = cut_magnet(refusal, argv) {
+        return format!("{place}{advice}");
+    }
+    let text = refusal.render().to_string();
+    let told = text.split("\n\n").filter(|part| is_told(part));
+    let parts: Vec<String> = told.map(one_line).collect();
+    if parts.is_empty() {
+        return format!("{place}no command given; try '{help}'");
+    }
+    format!("{place}{}; try '{help}'", parts.join("; "))
+}
+
+/// Keeps the error itself and its tips; drops usage and the pointer to help, which get their own words.
+fn is_told(part: &str) -> bool {
+    let part = part.trim_start();
+    part.starts_with("error:") || part.starts_with("tip:")
+}
+
+fn one_line(part: &str) -> String {
+    let lines = part.lines().map(|line| {
+        let line = line.trim();
+        line.strip_prefix("error: ").or_else(|| line.strip_prefix("tip: ")).unwrap_or(line)
+    });
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The subcommand that `argv` names, if it is one.
+fn command_named(argv: &[OsString]) -> Option<String> {
+    let cli = Cli::command();
+    let typed =
+        argv.iter().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"))?.to_str()?;
+    cli.find_subcommand(typed).map(|found| found.get_name().to_owned())
+}
+
+/// The shell takes an unquoted magnet link apart at its first `&`, and the rest never arrives.
+fn cut_magnet(refusal: &clap::Error, argv: &[OsString]) -> Option<String> {
+    if refusal.kind() != ErrorKind::MissingRequiredArgument {
+        return None;
+    }
+    let last = argv.last()?.to_str()?;
+    if !last.starts_with("magnet:") {
+        return None;
+    }
+    Some(
+        "an argument is missing after the magnet link; put the link in single quotes, as the shell cuts it at '&'"
+            .to_owned(),
+    )
+}

@@ -1,0 +1,132 @@
+//! `btfs mount`: torrents as files below a directory.
+//!
+//! Not here: the filesystem (`fs`), the swarm (`engine`), going to the background (`daemon`).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::mount_options::MountOptions;
+use super::mountpoint;
+use super::options::{NetworkArgs, StorageArgs};
+use super::settings::{self, Network, Storage};
+use super::source::Source;
+
+/// Options of `btfs mount`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MountArgs {
+    /// The .torrent files to show
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<OsString>,
+    /// An empty directory to show them in
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+    /// Stay in the foreground
+    ///
+    /// Without it btfs returns once the mount is there, and goes on in the background.
+    #[arg(short, long)]
+    foreground: bool,
+    /// Mount options as in fstab: allow_other, noexec, …
+    ///
+    /// A list with commas. allow_other lets every user look into the mount, allow_root only root (other
+    /// users than root need user_allow_other in /etc/fuse.conf for both); nonempty mounts over a directory
+    /// that has entries; noexec lets nothing be executed. ro, nosuid and nodev always hold. What speaks to
+    /// mount(8) is ignored: defaults, auto, noauto, _netdev, nofail, user, x-*.
+    #[arg(short, value_name = "OPTS")]
+    options: Vec<String>,
+    /// Append messages to FILE once in the background
+    ///
+    /// Without it nothing is told after the mount is there.
+    #[arg(long, value_name = "FILE", conflicts_with = "foreground")]
+    log_file: Option<PathBuf>,
+    /// Fail a read that waits longer [default: none]
+    ///
+    /// A time such as 30s or 5min, or none. A read that waits longer fails with ETIMEDOUT.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "none",
+        hide_default_value = true,
+        help_heading = "Reading"
+    )]
+    read_timeout: String,
+    /// Fetch only what is read
+    ///
+    /// Otherwise btfs goes on to download the rest of the torrent, behind every read.
+    #[arg(long, help_heading = "Reading")]
+    no_fill: bool,
+    /// Talk to nobody; what is not here fails at once
+    #[arg(long, help_heading = "Reading")]
+    offline: bool,
+    #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Upload nothing
+    #[arg(long, help_heading = "Network")]
+    no_upload: bool,
+}
+
+/// What a mount was asked for, every value checked.
+#[derive(Clone, Debug)]
+pub struct MountSettings {
+    /// The torrents; at least one.
+    pub sources: Vec<Source>,
+    /// An absolute path that can be mounted upon.
+    pub mountpoint: PathBuf,
+    /// Not to return before the mount ends.
+    pub foreground: bool,
+    /// Where messages go once in the background.
+    pub log_file: Option<PathBuf>,
+    /// `-o`.
+    pub options: MountOptions,
+    /// After how long a waiting read fails; `None`: never.
+    pub read_timeout: Option<Duration>,
+    /// Whether to download what nobody reads.
+    pub fill: bool,
+    /// Whether to stay away from the network.
+    pub offline: bool,
+    /// Whether to upload.
+    pub upload: bool,
+    /// Where pieces are kept.
+    pub storage: Storage,
+    /// Whom to talk to.
+    pub network: Network,
+}
+
+impl MountArgs {
+    /// Mounts, and serves until the mount ends.
+    ///
+    /// # Errors
+    /// The mount is not there; the error says why.
+    pub fn run(self) -> anyhow::Result<()> {
+        let settings = self.settings()?;
+        anyhow::bail!("{}: mounting is not built yet", settings.mountpoint.display())
+    }
+
+    fn settings(self) -> anyhow::Result<MountSettings> {
+        let options = MountOptions::parse(self.options.iter().map(String::as_str))?;
+        let read_timeout = settings::read_timeout(&self.read_timeout)?;
+        let network = Network::of(&self.network)?;
+        let storage = Storage::of(&self.storage)?;
+        let sources =
+            self.sources.iter().map(|typed| Source::parse(typed)).collect::<Result<_, _>>()?;
+        let log_file =
+            self.log_file.map(|file| settings::absolute("--log-file", &file)).transpose()?;
+        let mountpoint = mountpoint::check(&self.mountpoint, options.nonempty)?;
+        mountpoint::check_fuse(mountpoint::FUSE_DEVICE.as_ref())?;
+        Ok(MountSettings {
+            sources,
+            mountpoint,
+            foreground: self.foreground,
+            log_file,
+            options,
+            read_timeout,
+            fill: !self.no_fill,
+            offline: self.offline,
+            upload: !self.no_upload,
+            storage,
+            network,
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! Groups of options that several commands share, as they are typed.
+//!
+//! Not here: what they mean and their checks (`settings`).
+
+use std::path::PathBuf;
+
+/// `--memory` when it is not given.
+pub const DEFAULT_MEMORY: &str = "64MiB";
+
+/// Where pieces are kept.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Storage")]
+pub struct StorageArgs {
+    /// Keep pieces and state here [default: ~/.cache/btfs]
+    ///
+    /// One directory for each torrent, named by its info-hash. The default follows XDG_CACHE_HOME; for root
+    /// without a home it is /var/cache/btfs.
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Hold at most this much on disk
+    ///
+    /// Over all torrents; the pieces that were not used for longest go first. K, M and G count in 1000s,
+    /// KiB, MiB and GiB in 1024s.
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    pub cache_size: String,
+    /// Hold at most this much in memory
+    ///
+    /// Pieces in the cache, pieces under way and writes that wait for the disk, in all.
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
+    pub memory: String,
+    /// Keep pieces on disk or in memory
+    #[arg(long, value_name = "disk|memory", default_value = "disk", hide_possible_values = true)]
+    pub store: StoreKind,
+    /// Keep the torrent's own files in DIR, for good
+    ///
+    /// What arrives is laid out as ordinary files below DIR and is never evicted; --cache-size does not
+    /// count it.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// What `--store` can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// Below the cache directory.
+    Disk,
+    /// Nothing on disk; what is evicted is fetched again.
+    Memory,
+}
+
+/// Whom to talk to.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// Accept peers at this address [default: every one]
+    ///
+    /// An IPv6 address stands in brackets; port 0 lets the system choose. Without it btfs listens on every
+    /// address, at 6881 or the next port that is free.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Connect to this peer too; may be repeated
+    #[arg(long = "peer", value_name = "ADDR:PORT")]
+    pub peers: Vec<String>,
+    /// Announce to this tracker too; may be repeated
+    ///
+    /// An http, https or udp URL, asked beside those that the torrent names.
+    #[arg(long = "tracker", value_name = "URL")]
+    pub trackers: Vec<String>,
+}

@@ -1,0 +1,197 @@
+//! How far a long command is, on standard error: a bar on a terminal, a line now and then elsewhere.
+//!
+//! Invariant: a bar never reaches a file or a pipe.
+//! Not here: the figures; whoever does the work gives them at each tick.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The figures of one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes a second that arrive, or are read from disk.
+    pub down_rate: u64,
+    /// Bytes a second that are uploaded.
+    pub up_rate: u64,
+    /// Connected peers; `None` where there are none to have.
+    pub peers: Option<usize>,
+}
+
+impl Progress {
+    /// Time until all is done at this rate.
+    fn left(&self) -> Option<Duration> {
+        let bytes = self.total.saturating_sub(self.done);
+        (self.down_rate > 0).then(|| Duration::from_secs(bytes.div_ceil(self.down_rate)))
+    }
+
+    fn percent(&self) -> u64 {
+        match self.total {
+            0 => 100,
+            total => u64::try_from(u128::from(self.done) * 100 / u128::from(total)).unwrap_or(100),
+        }
+    }
+
+    fn rates(&self) -> String {
+        let mut told = format!("down {}/s", ByteSize(self.down_rate).display().iec());
+        if let Some(peers) = self.peers {
+            let up = ByteSize(self.up_rate).display().iec();
+            told.push_str(&format!(
+                ", up {up}/s, {peers} peer{}",
+                if peers == 1 { "" } else { "s" }
+            ));
+        }
+        if let Some(left) = self.left().filter(|_| self.done < self.total) {
+            told.push_str(&format!(", {} left", humantime::format_duration(left)));
+        }
+        told
+    }
+
+    fn line(&self) -> String {
+        let (done, total) =
+            (ByteSize(self.done).display().iec(), ByteSize(self.total).display().iec());
+        format!("{}% ({done} of {total}), {}", self.percent(), self.rates())
+    }
+}
+
+/// The reporter of one command.
+#[derive(Debug)]
+pub struct Reporter {
+    what: String,
+    face: Face,
+}
+
+#[derive(Debug)]
+enum Face {
+    Bar(ProgressBar),
+    Lines { next: Option<Instant> },
+}
+
+impl Reporter {
+    /// Reports on `what`: a bar if standard error is a terminal, lines otherwise.
+    pub fn new(what: &str) -> Self {
+        let face = if std::io::stderr().is_terminal() {
+            Face::Bar(bar(what))
+        } else {
+            Face::Lines { next: None }
+        };
+        Self { what: what.to_owned(), face }
+    }
+
+    /// Shows the figures; call it as often as they change.
+    pub fn tick(&mut self, progress: &Progress, now: Instant) {
+        match &mut self.face {
+            Face::Bar(bar) => {
+                bar.set_length(progress.total);
+                bar.set_position(progress.done);
+                bar.set_message(progress.rates());
+            }
+            Face::Lines { next } => {
+                if next.is_some_and(|next| now < next) {
+                    return;
+                }
+                *next = Some(now + LINE_INTERVAL);
+                print(&self.what, &progress.line());
+            }
+        }
+    }
+
+    /// Says something while the bar stays below it.
+    pub fn note(&self, words: &str) {
+        match &self.face {
+            Face::Bar(bar) => bar.suspend(|| print(&self.what, words)),
+            Face::Lines { .. } => print(&self.what, words),
+        }
+    }
+
+    /// Ends the report with a last line.
+    pub fn finish(self, words: &str) {
+        if let Face::Bar(bar) = &self.face {
+            bar.finish_and_clear();
+        }
+        print(&self.what, words);
+    }
+}
+
+fn bar(what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {bar:24} {percent:>3}% {msg}")
+        .expect("the template is a constant that a test draws");
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    bar.with_style(style).with_prefix(what.to_owned())
+}
+
+/// A closed standard error is no reason to stop the work.
+fn print(what: &str, words: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}: {words}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_as_sentences() {
+        let half = Progress {
+            done: 512 << 20,
+            total: 1 << 30,
+            down_rate: 8 << 20,
+            up_rate: 1 << 10,
+            peers: Some(1),
+        };
+        let table = [
+            (
+                "half",
+                half,
+                "50% (512.0 MiB of 1.0 GiB), down 8.0 MiB/s, up 1.0 KiB/s, 1 peer, 1m 4s left",
+            ),
+            (
+                "no rate",
+                Progress { down_rate: 0, peers: None, ..half },
+                "50% (512.0 MiB of 1.0 GiB), down 0 B/s",
+            ),
+            (
+                "done",
+                Progress { done: 1 << 30, down_rate: 0, peers: Some(3), ..half },
+                "100% (1.0 GiB of 1.0 GiB), down 0 B/s, up 1.0 KiB/s, 3 peers",
+            ),
+            ("nothing to do", Progress::default(), "100% (0 B of 0 B), down 0 B/s"),
+        ];
+        for (name, progress, expected) in table {
+            assert_eq!(progress.line(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_bar_can_be_drawn() {
+        let bar = bar("x");
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        let mut reporter = Reporter { what: "x".into(), face: Face::Bar(bar) };
+        reporter.tick(&Progress { done: 1, total: 2, ..Progress::default() }, Instant::now());
+        let Face::Bar(bar) = &reporter.face else { unreachable!() };
+        assert_eq!((bar.position(), bar.length()), (1, Some(2)));
+    }
+
+    #[test]
+    fn lines_come_at_intervals() {
+        let mut reporter = Reporter { what: "x".into(), face: Face::Lines { next: None } };
+        let start = Instant::now();
+        let next = |reporter: &Reporter| match reporter.face {
+            Face::Lines { next } => next,
+            Face::Bar(_) => None,
+        };
+        reporter.tick(&Progress::default(), start);
+        reporter.tick(&Progress::default(), start + LINE_INTERVAL / 2);
+        assert_eq!(next(&reporter), Some(start + LINE_INTERVAL));
+        reporter.tick(&Progress::default(), start + LINE_INTERVAL);
+        assert_eq!(next(&reporter), Some(start + LINE_INTERVAL * 2));
+    }
+}

@@ -1,0 +1,316 @@
+//! `btfs unmount`: ends a mount and its process, or clears what a dead one left.
+//!
+//! ```text
+//! find the mount ── its server says its pid ── SIGTERM ── gone within 10 s ─▶ done
+//!        │                  │ dead or silent                 │ not gone
+//!        ▼                  └────────────▶ detach the mount ◀┘
+//!   not btfs, not there: an error
+//! ```
+//!
+//! Invariant: no step waits for the mount's server without a limit.
+//! Invariant: only a process of the mount's own user that runs btfs is signalled, since a mount can claim
+//! any pid.
+//! Not here: the ordered end of a serving process (`mount`).
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::mount::MntFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// How long a server may take to say its pid.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long a server may take to end after SIGTERM.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long a process may take to end once its mount is detached.
+const LAST_LIMIT: Duration = Duration::from_secs(2);
+/// The attribute of a mount's root that holds the pid of its server.
+const PID_ATTRIBUTE: &str = "user.btfs.pid";
+/// The filesystem type of our mounts.
+const FILESYSTEM: &str = "fuse.btfs";
+
+/// Options of `btfs unmount`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UnmountArgs {
+    /// Where the torrents are mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+}
+
+impl UnmountArgs {
+    /// Ends the mount.
+    ///
+    /// # Errors
+    /// Nothing of ours is mounted there, or it may not be ended; the error says which.
+    pub fn run(self) -> anyhow::Result<()> {
+        let shown = self.mountpoint.display();
+        let mount = find(&self.mountpoint)?;
+        match server(&mount) {
+            Server::Process(process) => end(&mount, &process),
+            Server::Dead => detach(&mount),
+            Server::Silent(why) => {
+                tracing::info!("{shown}: {why}; detaching the mount");
+                detach(&mount)
+            }
+            Server::Forbidden => {
+                bail!(
+                    "{shown}: the mount belongs to user {}; unmount it as that user or root",
+                    mount.uid
+                )
+            }
+        }
+        .with_context(|| format!("{shown}: cannot unmount"))
+    }
+}
+
+/// One line of mountinfo, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    id: u64,
+    path: PathBuf,
+    filesystem: String,
+    uid: u32,
+}
+
+/// Who serves a mount.
+#[derive(Debug)]
+enum Server {
+    Process(Process),
+    Dead,
+    Silent(String),
+    Forbidden,
+}
+
+/// A running process that cannot be confused with a later one of the same number.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    fd: OwnedFd,
+}
+
+/// The topmost mount at `typed`, if it is ours.
+fn find(typed: &Path) -> anyhow::Result<Mount> {
+    let shown = typed.display();
+    let path = resolve(typed).with_context(|| format!("{shown}: no such mount point"))?;
+    match mounts()?.into_iter().rfind(|mount| mount.path == path) {
+        Some(mount) if mount.filesystem == FILESYSTEM => Ok(mount),
+        Some(mount) => {
+            bail!("{shown}: is a mount of {}, not of btfs; use umount for it", mount.filesystem)
+        }
+        None => bail!(
+            "{shown}: nothing is mounted there; 'findmnt -t {FILESYSTEM}' lists the mounts of btfs"
+        ),
+    }
+}
+
+/// The mount point's absolute path; the last step is not looked into, since a dead mount answers nothing.
+fn resolve(typed: &Path) -> std::io::Result<PathBuf> {
+    let whole = std::path::absolute(typed)?;
+    if fs::symlink_metadata(&whole).is_ok_and(|meta| meta.is_symlink()) {
+        return whole.canonicalize();
+    }
+    match (whole.parent(), whole.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => whole.canonicalize(),
+    }
+}
+
+fn mounts() -> anyhow::Result<Vec<Mount>> {
+    let mut text = Vec::new();
+    fs::File::open("/proc/self/mountinfo")
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .context("/proc/self/mountinfo: cannot read")?;
+    Ok(text.split(|&byte| byte == b'\n').filter_map(parse_mount).collect())
+}
+
+/// Fields of proc_pid_mountinfo(5): id parent dev root path options… - type source super-options.
+fn parse_mount(line: &[u8]) -> Option<Mount> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut fields = line.split(|&byte| byte == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let path = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.nth(3)?)));
+    let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
+    let filesystem = String::from_utf8_lossy(tail.next()?).into_owned();
+    let options = String::from_utf8_lossy(tail.nth(1)?).into_owned();
+    let uid = options.split(',').find_map(|option| option.strip_prefix("user_id="));
+    Some(Mount { id, path, filesystem, uid: uid.and_then(|uid| uid.parse().ok()).unwrap_or(0) })
+}
+
+/// Blanks, tabs, line ends and backslashes stand in mountinfo as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\');
+        let code = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(code) => {
+                plain.push(code);
+                rest = &after[3..];
+            }
+            None => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+/// Asks the mount's root who serves it, on a thread that may hang for ever in our place.
+fn server(mount: &Mount) -> Server {
+    let (sender, receiver) = mpsc::channel();
+    let path = mount.path.clone();
+    thread::spawn(move || {
+        let mut value = [0; 32];
+        let answer = rustix::fs::getxattr(&path, PID_ATTRIBUTE, &mut value[..]);
+        let _ = sender.send(answer.map(|len| String::from_utf8_lossy(&value[..len]).into_owned()));
+    });
+    match receiver.recv_timeout(ANSWER_LIMIT) {
+        Ok(Ok(pid)) => match process(&pid, mount.uid) {
+            Ok(process) => Server::Process(process),
+            Err(why) => Server::Silent(why),
+        },
+        Ok(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Server::Dead,
+        Ok(Err(Errno::ACCESS | Errno::PERM)) => Server::Forbidden,
+        Ok(Err(error)) => Server::Silent(format!("its server does not say its pid: {error}")),
+        Err(_) => Server::Silent("its server does not answer".to_owned()),
+    }
+}
+
+/// The process with this pid, if it can be the server of a mount of `uid`.
+fn process(said: &str, uid: u32) -> Result<Process, String> {
+    let pid = said.trim().parse().ok().filter(|&raw| raw > 0).and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| format!("its server says {said:?} for a pid"))?;
+    let fd =
+        pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("process {said}: {error}"))?;
+    let number = pid.as_raw_nonzero().get();
+    let home = PathBuf::from(format!("/proc/{number}"));
+    let name = fs::read_to_string(home.join("comm")).unwrap_or_default();
+    let owner = fs::metadata(&home).map(|meta| meta.uid());
+    if !name.starts_with("btfs") || owner.ok() != Some(uid) {
+        return Err(format!("process {number} is not its server"));
+    }
+    Ok(Process { pid: number, fd })
+}
+
+/// SIGTERM, and then force if that does not do.
+fn end(mount: &Mount, process: &Process) -> anyhow::Result<()> {
+    match pidfd_send_signal(&process.fd, Signal::TERM) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("process {}: cannot signal", process.pid));
+        }
+    }
+    let ended = process.wait(END_LIMIT)?;
+    if is_mounted(mount)? {
+        detach(mount)?;
+    }
+    if !ended && !process.wait(LAST_LIMIT)? {
+        bail!(
+            "the mount is gone, but process {} still runs; end it with 'kill -9 {0}'",
+            process.pid
+        );
+    }
+    Ok(())
+}
+
+impl Process {
+    /// Whether the process is gone within `limit`.
+    fn wait(&self, limit: Duration) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).context("the limit is no time")?;
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot wait for the process"),
+            }
+        }
+    }
+}
+
+fn is_mounted(mount: &Mount) -> anyhow::Result<bool> {
+    Ok(mounts()?.iter().any(|other| other.id == mount.id && other.path == mount.path))
+}
+
+/// Takes the mount out of the tree; who still has files of it open keeps them until the server is gone.
+fn detach(mount: &Mount) -> anyhow::Result<()> {
+    match nix::mount::umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(nix::errno::Errno::EPERM) => detach_as_user(mount),
+        Err(_) if !is_mounted(mount)? => Ok(()),
+        Err(error) => Err(error).context("cannot detach the mount"),
+    }
+}
+
+/// The setuid helper of FUSE does it for users, on mounts of their own.
+fn detach_as_user(mount: &Mount) -> anyhow::Result<()> {
+    let output = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&mount.path).output();
+    let output = output.context("fusermount3: cannot run; install the package fuse3")?;
+    if output.status.success() || !is_mounted(mount)? {
+        return Ok(());
+    }
+    bail!("{}", String::from_utf8_lossy(&output.stderr).trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_read_as_the_kernel_writes_it() {
+        let line = |text: &str| parse_mount(text.as_bytes());
+        let ours = "40 25 0:44 / /mnt/a\\040b\\134 ro,nosuid shared:1 master:2 - fuse.btfs x.torrent ro,user_id=1000,group_id=7";
+        let expected =
+            Mount { id: 40, path: "/mnt/a b\\".into(), filesystem: FILESYSTEM.into(), uid: 1000 };
+        assert_eq!(line(ours), Some(expected));
+        let plain = line("25 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
+        assert_eq!((plain.id, plain.filesystem.as_str(), plain.uid), (25, "ext4", 0));
+        for broken in ["", "x", "40 25 0:44 / /mnt", "40 25 0:44 / /mnt ro - fuse.btfs"] {
+            assert_eq!(line(broken), None, "{broken:?}");
+        }
+        assert_eq!(unescape(b"\\04\\999\\"), b"\\04\\999\\");
+    }
+
+    #[test]
+    fn a_pid_is_believed_only_of_a_process_that_can_be_the_server() {
+        let own = std::process::id().to_string();
+        let uid = nix::unistd::geteuid().as_raw();
+        let table = [
+            ("no number", "x", uid),
+            ("negative", "-1", uid),
+            ("zero", "0", uid),
+            ("another user's", &own, uid + 1),
+            ("init", "1", uid),
+        ];
+        for (name, said, uid) in table {
+            assert!(process(said, uid).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mount_of_ours_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = [
+            ("nothing mounted", dir.path().to_owned(), "nothing is mounted there"),
+            ("nowhere", PathBuf::from("/nowhere/at/all"), "no such mount point"),
+            ("another filesystem", PathBuf::from("/proc"), "is a mount of proc"),
+        ];
+        for (name, path, expected) in table {
+            let told = find(&path).expect_err(name).to_string();
+            assert!(told.contains(expected), "{name}: {told}");
+        }
+    }
+}
