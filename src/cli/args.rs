@@ -36,14 +36,24 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show torrents as files below a directory
-    Mount(mount::MountArgs),
+    ///
+    /// Each torrent appears below MOUNTPOINT under its own name, whole and read-only. What is read is fetched
+    /// first; the rest follows behind. btfs returns once the mount is there and serves it in the background.
+    Mount(mount::Mount),
     /// End a mount, or clear a dead one
+    ///
+    /// Asks the process behind the mount to end and waits until both are gone. Reads that wait fail. A mount
+    /// whose process died ("Transport endpoint is not connected") is cleared.
     #[command(visible_alias = "umount")]
-    Unmount(unmount::UnmountArgs),
+    Unmount(unmount::Unmount),
     /// Download a torrent
-    Get(get::GetArgs),
+    ///
+    /// Puts the torrent's files into DIR and returns when all of it is there and verified.
+    Get(get::Get),
     /// Upload a torrent's data that is on disk
-    Seed(seed::SeedArgs),
+    ///
+    /// Verifies DATA, announces it to the torrent's trackers and serves peers until SIGINT or SIGTERM.
+    Seed(seed::Seed),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

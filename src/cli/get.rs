@@ -11,7 +11,7 @@ use super::source::Source;
 
 /// Options of `btfs get`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct GetArgs {
+pub struct Get {
     /// The .torrent file
     #[arg(value_name = "SOURCE")]
     source: OsString,
@@ -43,7 +43,7 @@ pub struct GetSettings {
     pub network: Network,
 }
 
-impl GetArgs {
+impl Get {
     /// Downloads the whole torrent.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::source::Source;
 
 /// Options of `btfs mount`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct MountArgs {
+pub struct Mount {
     /// The .torrent files to show
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<OsString>,
@@ -94,7 +94,7 @@ pub struct MountSettings {
     pub network: Network,
 }
 
-impl MountArgs {
+impl Mount {
     /// Mounts, and serves until the mount ends.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::source::Source;
 
 /// Options of `btfs seed`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct SeedArgs {
+pub struct Seed {
     /// The .torrent file
     #[arg(value_name = "TORRENT")]
     torrent: OsString,
@@ -33,7 +33,7 @@ pub struct SeedSettings {
     pub network: Network,
 }
 
-impl SeedArgs {
+impl Seed {
     /// Checks the data and uploads it until a signal ends it.
     ///
     /// # Errors

@@ -41,13 +41,13 @@ const FILESYSTEM: &str = "fuse.btfs";
 
 /// Options of `btfs unmount`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct UnmountArgs {
+pub struct Unmount {
     /// Where the torrents are mounted
     #[arg(value_name = "MOUNTPOINT")]
     mountpoint: PathBuf,
 }
 
-impl UnmountArgs {
+impl Unmount {
     /// Ends the mount.
     ///
     /// # Errors

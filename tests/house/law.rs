@@ -158,7 +158,7 @@ fn absolute(file: &SourceFile, mention: &Mention) -> Option<Vec<String>> {
     Some(base.iter().chain(&names[skip..]).cloned().collect())
 }
 
-/// Every import between two files; a mention of a child module without `self::` is one too.
+/// Every import between two files that could close a loop; a mention of a child module without `self::` is one too.
 fn arrows(files: &[SourceFile]) -> Vec<Arrow> {
     let by_module: BTreeMap<&[String], usize> = files
         .iter()
@@ -177,12 +177,20 @@ fn arrows(files: &[SourceFile]) -> Vec<Arrow> {
                 continue;
             };
             let target = (1..=names.len()).rev().find_map(|len| by_module.get(&names[..len]));
-            if let Some(&to) = target.filter(|&&to| to != from) {
+            if let Some(&to) = target.filter(|&&to| to != from && !is_own_room(file, &files[to])) {
                 found.push(Arrow { from, to, line: mention.line });
             }
         }
     }
     found
+}
+
+/// A noun's file and the files below it are one room, whose parts may use what the noun defines; a whole layer
+/// is no room.
+fn is_own_room(file: &SourceFile, above: &SourceFile) -> bool {
+    above.module.len() >= 2
+        && file.module.len() > above.module.len()
+        && file.module.starts_with(&above.module)
 }
 
 /// One violation for each knot of files that all reach each other, at its first import.

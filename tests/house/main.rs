@@ -72,6 +72,20 @@ fn every_rule_catches_its_violation() {
             Some("src/fs/a.rs:2: import loop: src/fs/a.rs, src/fs/b.rs, src/fs/c.rs"),
         ),
         (
+            "a noun and its parts are one room",
+            &[("src/fs/a.rs", "mod b;\nuse b::B;"), ("src/fs/a/b.rs", "use super::Thing;")],
+            None,
+        ),
+        (
+            "a loop between two rooms",
+            &[
+                ("src/fs/a.rs", "mod b;\nuse b::B;"),
+                ("src/fs/a/b.rs", "use crate::fs::c::C;"),
+                ("src/fs/c.rs", "use super::a::A;"),
+            ],
+            Some("src/fs/a.rs:3: import loop: src/fs/a.rs, src/fs/a/b.rs, src/fs/c.rs"),
+        ),
+        (
             "a diamond is no loop",
             &[
                 ("src/fs/a.rs", "use super::{b, c};"),
