@@ -15,4 +15,5 @@ pub mod outbox;
 pub mod pool;
 pub mod state;
 pub mod store;
+pub mod tracker;
 pub mod workers;

@@ -1,5 +1,6 @@
 //! The pure heart: decides, and knows no clock, no entropy, no IO and no threads.
 
+pub mod announce;
 pub mod assembly;
 pub mod bencode;
 pub mod bitfield;

@@ -1,7 +1,7 @@
 //! What the engine's tasks tell each other: the enums stand here, below every task, so that no task
 //! imports another.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::sync::mpsc;
 
@@ -70,4 +70,24 @@ pub struct Hello {
     pub incoming: bool,
     /// What it said first.
     pub handshake: Handshake,
+}
+
+/// Events that a torrent's trackers may have under way to it.
+///
+/// The torrent's task is the slow side. When the queue is full the peers of an answer are dropped: the
+/// next announce brings others, and waiting would hold up the trackers' own clock.
+pub const FROM_TRACKER_CAPACITY: usize = 64;
+
+/// What trackers tell the torrent that they announce.
+#[derive(Debug)]
+pub enum TrackerEvent {
+    /// A tracker has named peers, perhaps known ones and ourselves.
+    Peers {
+        /// The tracker.
+        url: String,
+        /// At least one.
+        addrs: Vec<SocketAddr>,
+    },
+    /// A tracker has told us from where it sees us (BEP 24).
+    ExternalIp(IpAddr),
 }

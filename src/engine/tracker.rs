@@ -1,0 +1,333 @@
+//! One torrent's trackers: the task that carries announces, and its handle.
+//!
+//! ```text
+//! Tiers ─order─▶ run ─spawn─▶ carry ─┬─▶ over IPv4 ─┐ HTTP or UDP
+//!   ▲                                └─▶ over IPv6 ─┘
+//!   └────────── answer, failure ◀── report ◀─┘
+//! ```
+//!
+//! An announce goes out in each family that the tracker's name has, since a tracker believes only the
+//! address that it sees (BEP 7). The first answer counts; the other still brings its peers.
+//!
+//! Not here: when which tracker is asked ([`crate::proto::announce::tiers`]).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep_until, timeout};
+use url::Url;
+
+use crate::engine::message::TrackerEvent;
+use crate::proto::announce::tiers::{Order, Pace, Tiers, TrackerIndex, TrackerStatus};
+use crate::proto::announce::udp::Family;
+use crate::proto::announce::{Announce, Answer, Event, Progress, Retry};
+use crate::proto::units::{InfoHash, PeerId};
+
+mod failure;
+mod http;
+mod udp;
+
+use failure::Failure;
+use http::Http;
+use udp::Udp;
+
+/// Peers that we ask for: enough to choose among, and what most trackers give at most.
+const WANTED: u32 = 50;
+
+/// Announces under way in the whole process, so that many torrents do not start as a flood.
+const AT_ONCE: usize = 100;
+
+/// For one announce, names, redirects and repeats included.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Orders waiting for the trackers' task. It never blocks for long; a full queue loses nothing but a
+/// repeated wish.
+const COMMANDS: usize = 8;
+
+/// What all torrents share to reach trackers.
+pub struct Dialer {
+    http: Http,
+    permits: Semaphore,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer")
+            .field("free", &self.permits.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// One for the process; torrents share it.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { http: Http::new(), permits: Semaphore::new(AT_ONCE) })
+    }
+}
+
+/// Which torrent is announced, to whom, and as whom.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Tiers of URLs (BEP 12).
+    pub tiers: Vec<Vec<String>>,
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Our name.
+    pub peer_id: PeerId,
+    /// TCP port on which we listen.
+    pub port: u16,
+    /// Numbers of the schedule.
+    pub pace: Pace,
+    /// For the order in a tier, the spread of back-offs and our key; must differ between runs.
+    pub seed: u64,
+}
+
+/// Starts announcing; must be called inside a tokio runtime.
+///
+/// `progress` is read for each announce, and `out` gets the peers.
+pub fn spawn(
+    job: Job,
+    dialer: Arc<Dialer>,
+    progress: watch::Receiver<Progress>,
+    out: mpsc::Sender<TrackerEvent>,
+) -> TrackerHandle {
+    let tiers = Tiers::new(&job.tiers, job.pace, job.seed, now());
+    let (commands, inbox) = mpsc::channel(COMMANDS);
+    let (status_writer, status) = watch::channel(tiers.status().collect());
+    let (reporter, reports) = mpsc::channel(AT_ONCE);
+    let task = Task {
+        carrier: Arc::new(Carrier { dialer, udp: Udp::default() }),
+        job,
+        tiers,
+        progress,
+        out,
+        status: status_writer,
+        reporter,
+        under_way: JoinSet::new(),
+    };
+    TrackerHandle { commands, status, task: tokio::spawn(task.run(inbox, reports)) }
+}
+
+/// The trackers of one torrent. Dropping it ends them with a good-bye that nobody waits for.
+#[derive(Debug)]
+pub struct TrackerHandle {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Vec<TrackerStatus>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Completed,
+    NeedPeers,
+    Stop,
+}
+
+impl TrackerHandle {
+    /// The download is complete: trackers are told at once. Call it once, and not for one that was complete
+    /// when it started.
+    pub async fn completed(&self) {
+        // A closed channel: the trackers are gone already.
+        let _ = self.commands.send(Command::Completed).await;
+    }
+
+    /// Peers are too few; may be said as often as it is true.
+    pub fn need_peers(&self) {
+        // A full queue holds this very wish already.
+        let _ = self.commands.try_send(Command::NeedPeers);
+    }
+
+    /// How it stands with each tracker.
+    pub fn status(&self) -> Vec<TrackerStatus> {
+        self.status.borrow().clone()
+    }
+
+    /// The same, to wait for changes.
+    pub fn watch_status(&self) -> watch::Receiver<Vec<TrackerStatus>> {
+        self.status.clone()
+    }
+
+    /// Says good-bye to the trackers that know us and returns when that is done, after some 3 s at most.
+    pub async fn stop(self) {
+        let _ = self.commands.send(Command::Stop).await;
+        let _ = self.task.await;
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// How an announce ended.
+struct Report {
+    order: Order,
+    outcome: Result<Answer, Failure>,
+    /// Whether the tracker has answered over the other family already.
+    again: bool,
+}
+
+struct Task {
+    carrier: Arc<Carrier>,
+    job: Job,
+    tiers: Tiers,
+    progress: watch::Receiver<Progress>,
+    out: mpsc::Sender<TrackerEvent>,
+    status: watch::Sender<Vec<TrackerStatus>>,
+    reporter: mpsc::Sender<Report>,
+    under_way: JoinSet<()>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut reports: mpsc::Receiver<Report>,
+    ) {
+        self.tiers.handle_timeout(now());
+        loop {
+            self.dispatch();
+            self.status.send_replace(self.tiers.status().collect());
+            if self.tiers.is_stopped() {
+                return;
+            }
+            let wake = self.tiers.poll_timeout();
+            tokio::select! {
+                command = inbox.recv(), if !inbox.is_closed() || !inbox.is_empty() => {
+                    self.obey(command.unwrap_or(Command::Stop), &mut reports);
+                }
+                Some(report) = reports.recv() => self.take(report),
+                Some(_) = self.under_way.join_next() => {}
+                () = sleep_until(wake.unwrap_or_else(now).into()), if wake.is_some() => {
+                    self.tiers.handle_timeout(now());
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, reports: &mut mpsc::Receiver<Report>) {
+        match command {
+            Command::Completed => self.tiers.complete(now()),
+            Command::NeedPeers => self.tiers.need_peers(),
+            Command::Stop => {
+                // What is still under way must not be taken for an answer to the good-bye.
+                self.under_way.abort_all();
+                (self.reporter, *reports) = mpsc::channel(AT_ONCE);
+                self.tiers.stop(now());
+            }
+        }
+    }
+
+    fn dispatch(&mut self) {
+        while let Some(order) = self.tiers.poll_announce() {
+            let announce = self.announce(order.event);
+            let carrier = Arc::clone(&self.carrier);
+            self.under_way.spawn(carrier.carry(order, announce, self.reporter.clone()));
+        }
+    }
+
+    fn announce(&self, event: Event) -> Announce {
+        Announce {
+            info_hash: self.job.info_hash,
+            peer_id: self.job.peer_id,
+            port: self.job.port,
+            progress: *self.progress.borrow(),
+            event,
+            wanted: Some(if event == Event::Stopped { 0 } else { WANTED }),
+            key: (self.job.seed ^ (self.job.seed >> 32)) as u32,
+            ipv6: None,
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        let Report { order, outcome, again } = report;
+        match outcome {
+            Ok(answer) => {
+                if !again {
+                    self.tiers.handle_answer(order.tracker, &answer, now());
+                }
+                tracing::debug!(url = order.url, peers = answer.peers.len(), "tracker answered");
+                self.pass_on(order, answer);
+            }
+            Err(failure) => self.fail(order.tracker, &order.url, &failure),
+        }
+    }
+
+    fn pass_on(&self, order: Order, answer: Answer) {
+        if order.event == Event::Stopped {
+            return;
+        }
+        if let Some(ip) = answer.external_ip {
+            let _ = self.out.try_send(TrackerEvent::ExternalIp(ip));
+        }
+        if !answer.peers.is_empty() {
+            let _ = self.out.try_send(TrackerEvent::Peers { url: order.url, addrs: answer.peers });
+        }
+    }
+
+    fn fail(&mut self, tracker: TrackerIndex, url: &str, failure: &Failure) {
+        tracing::debug!(url, %failure, "tracker failed");
+        self.tiers.handle_failure(tracker, failure.to_string(), failure.retry(), now());
+    }
+}
+
+/// What carries one torrent's announces.
+struct Carrier {
+    dialer: Arc<Dialer>,
+    udp: Udp,
+}
+
+impl Carrier {
+    /// Announces in each family that the tracker has, and reports each answer, or one failure for all.
+    async fn carry(
+        self: Arc<Self>,
+        order: Order,
+        announce: Announce,
+        reporter: mpsc::Sender<Report>,
+    ) {
+        let _permit = match order.event {
+            // A good-bye has no time to queue.
+            Event::Stopped => None,
+            _ => self.dialer.permits.acquire().await.ok(),
+        };
+        let answered = AtomicBool::new(false);
+        let over = async |family| {
+            let asked = timeout(PATIENCE, self.ask(&order, &announce, family)).await;
+            let answer = asked.unwrap_or(Err(Failure::TimedOut))?;
+            let again = answered.swap(true, Ordering::Relaxed);
+            let _ =
+                reporter.send(Report { order: order.clone(), outcome: Ok(answer), again }).await;
+            Ok::<(), Failure>(())
+        };
+        let (v4, v6) = tokio::join!(over(Family::V4), over(Family::V6));
+        let Some(failure) = Failure::of_both(v4, v6) else { return };
+        let _ = reporter.send(Report { order, outcome: Err(failure), again: false }).await;
+    }
+
+    async fn ask(
+        &self,
+        order: &Order,
+        announce: &Announce,
+        family: Family,
+    ) -> Result<Answer, Failure> {
+        let url = Url::parse(&order.url).map_err(|e| Failure::Url(e.to_string()))?;
+        match url.scheme() {
+            "udp" => self.udp.announce(&url, family, announce).await,
+            _ => {
+                self.dialer.http.announce(url, family, announce, order.tracker_id.as_deref()).await
+            }
+        }
+    }
+}
+
+impl Failure {
+    fn retry(&self) -> Option<Retry> {
+        match self {
+            Self::Answer(crate::proto::announce::AnswerError::Refused { retry, .. }) => *retry,
+            _ => None,
+        }
+    }
+}

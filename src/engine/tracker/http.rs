@@ -1,0 +1,173 @@
+//! Announces over HTTP and HTTPS.
+//!
+//! Invariant: every address that is dialled has passed [`Reach::allows`], also after redirects: names go
+//! through our resolver, addresses in URLs are checked before the request.
+//! Invariant: TLS certificates are always verified.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::LOCATION;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response};
+use url::{Host, Url};
+
+use super::failure::Failure;
+use crate::proto::announce::answer::{self, MAX_BODY};
+use crate::proto::announce::query;
+use crate::proto::announce::reach::Reach;
+use crate::proto::announce::udp::Family;
+use crate::proto::announce::{Announce, Answer, AnswerError};
+
+/// Hops after the first request.
+const MAX_REDIRECTS: usize = 5;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two reads of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client for each family and reach, built when first used: reading the system's certificates is dear.
+pub(super) struct Http {
+    clients: [[OnceLock<Client>; Reach::ALL.len()]; 2],
+}
+
+impl Http {
+    pub(super) fn new() -> Self {
+        // Fails only when the process has chosen a provider already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self { clients: Default::default() }
+    }
+
+    /// Announces to this URL over this family.
+    pub(super) async fn announce(
+        &self,
+        mut url: Url,
+        family: Family,
+        announce: &Announce,
+        tracker_id: Option<&[u8]>,
+    ) -> Result<Answer, Failure> {
+        let own = url.query().unwrap_or_default();
+        if query::speaks_for_the_peer(own) {
+            return Err(Failure::Url("its query says what only a peer may say".to_owned()));
+        }
+        let joint = if own.is_empty() { "" } else { "&" };
+        let full = format!("{own}{joint}{}", query::write(announce, tracker_id));
+        url.set_query(Some(&full));
+        let response = self.follow(url, family).await?;
+        let status = response.status();
+        let body = read(response).await?;
+        match answer::read(&body) {
+            // Some trackers send their refusal with a status of its own.
+            Err(AnswerError::Malformed(_)) if !status.is_success() => {
+                Err(Failure::Status(status.as_u16()))
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Follows redirects by hand, as each hop has its own reach.
+    async fn follow(&self, mut url: Url, family: Family) -> Result<Response, Failure> {
+        let mut came_from = None;
+        for _ in 0..=MAX_REDIRECTS {
+            let reach = Reach::of_http(url.path(), came_from);
+            check(&url, family, reach)?;
+            let response = self.client(family, reach)?.get(url.clone()).send().await?;
+            let Some(next) = redirect(&url, &response)? else { return Ok(response) };
+            if url.scheme() == "https" && next.scheme() != "https" {
+                return Err(Failure::Downgrade);
+            }
+            came_from = response.remote_addr().map(|addr| addr.ip());
+            url = next;
+        }
+        Err(Failure::Redirects)
+    }
+
+    fn client(&self, family: Family, reach: Reach) -> Result<&Client, Failure> {
+        let slot = &self.clients[family as usize][reach as usize];
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let client = build(family, reach)?;
+        Ok(slot.get_or_init(|| client))
+    }
+}
+
+fn build(family: Family, reach: Reach) -> Result<Client, Failure> {
+    let local: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("btfs/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .local_address(local)
+            .dns_resolver(Arc::new(Resolver { family, reach }))
+            // Minutes lie between two announces.
+            .pool_max_idle_per_host(0)
+    };
+    // A machine without certificates can still announce over http; https fails there, as it must.
+    let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+    client.map_err(Failure::Http)
+}
+
+/// Checks what the resolver never sees: the scheme, and an address in place of a name.
+fn check(url: &Url, family: Family, reach: Reach) -> Result<(), Failure> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Failure::Forbidden(format!("{}:", url.scheme())));
+    }
+    let ip: IpAddr = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.into(),
+        Some(Host::Ipv6(ip)) => ip.into(),
+        Some(Host::Domain(_)) => return Ok(()),
+        None => return Err(Failure::Url("it has no host".to_owned())),
+    };
+    if Family::of(&SocketAddr::new(ip, 0)) != family {
+        return Err(Failure::NoAddress);
+    }
+    if reach.allows(ip) { Ok(()) } else { Err(Failure::Forbidden(ip.to_string())) }
+}
+
+fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, Failure> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let Some(target) = target else { return Ok(None) };
+    url.join(target).map(Some).map_err(|e| Failure::Url(e.to_string()))
+}
+
+/// Reads a body, whatever length it claims or inflates to.
+async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(Failure::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The system's resolver, seen through one family and reach.
+struct Resolver {
+    family: Family,
+    reach: Reach,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (family, reach) = (self.family, self.reach);
+        Box::pin(async move {
+            // The port is set by the connection.
+            let found = super::udp::lookup(name.as_str(), 0, family, reach).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
