@@ -1,18 +1,20 @@
 //! What the engine's tasks tell each other: the enums stand here, below every task, so that no task
 //! imports another.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::proto::units::PeerKey;
+use crate::proto::units::{PeerKey, PieceIndex, ReaderId, Ticket};
 use crate::proto::wire::message::{Handshake, Message};
 
 /// Batches that connections may have under way to their torrent.
 ///
 /// The torrent's task is the slow side. When the queue is full the connection stops reading its socket,
 /// and TCP holds the peer back.
-pub const TO_TORRENT_CAPACITY: usize = 256;
+pub const TO_TORRENT_CAPACITY: usize = 128;
 
 /// Messages that a torrent may have under way to one connection.
 ///
@@ -90,4 +92,70 @@ pub enum TrackerEvent {
     },
     /// A tracker has told us from where it sees us (BEP 24).
     ExternalIp(IpAddr),
+}
+
+/// Commands that may wait for a torrent's task.
+///
+/// The task is the slow side, by microseconds. When the queue is full a read fails at once, which the kernel's
+/// own limit on waiting reads keeps from happening, and a note of progress is dropped.
+pub const COMMAND_CAPACITY: usize = 8192;
+
+/// Why a waiting read has no bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadFailure {
+    /// The store failed.
+    #[error("the store failed to read what it has")]
+    Storage,
+    /// The torrent's task has ended.
+    #[error("the torrent is no longer served")]
+    Stopped,
+}
+
+/// Takes the bytes of a waiting read; called once, from any thread.
+pub type Deliver = Box<dyn for<'a> FnOnce(Result<&'a [u8], ReadFailure>) + Send>;
+
+/// What the rest of the program asks of a torrent's task. Ranges are of the torrent's bytes.
+pub enum Command {
+    /// A handle was opened on the file that fills this range.
+    Open(ReaderId, Range<u64>),
+    /// The handle is closed.
+    Close(ReaderId),
+    /// The reader has got these bytes from what is here.
+    Advance(ReaderId, Range<u64>),
+    /// The reader waits for these bytes.
+    Read {
+        /// To cancel it by.
+        ticket: Ticket,
+        /// The handle.
+        reader: ReaderId,
+        /// The bytes.
+        range: Range<u64>,
+        /// Takes them.
+        deliver: Deliver,
+    },
+    /// Nobody waits for the ticket any more.
+    Cancel(Ticket),
+    /// The piece has to leave the store.
+    Evict(PieceIndex),
+    /// Say good-bye, save, and end; `done` is dropped when that has happened.
+    Stop {
+        /// Dropped at the end.
+        done: oneshot::Sender<()>,
+    },
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(reader, file) => write!(f, "Open({reader:?}, {file:?})"),
+            Self::Close(reader) => write!(f, "Close({reader:?})"),
+            Self::Advance(reader, range) => write!(f, "Advance({reader:?}, {range:?})"),
+            Self::Read { ticket, reader, range, .. } => {
+                write!(f, "Read({ticket:?}, {reader:?}, {range:?})")
+            }
+            Self::Cancel(ticket) => write!(f, "Cancel({ticket:?})"),
+            Self::Evict(piece) => write!(f, "Evict({piece:?})"),
+            Self::Stop { .. } => f.write_str("Stop"),
+        }
+    }
 }

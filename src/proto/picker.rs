@@ -148,6 +148,11 @@ impl Picker {
         self.partial.get(&piece)
     }
 
+    /// Whether what nobody reads is fetched too.
+    pub fn is_filling(&self) -> bool {
+        self.fill
+    }
+
     /// Turns fill on or off.
     pub fn set_fill(&mut self, fill: bool) {
         self.fill = fill;

@@ -47,6 +47,11 @@ impl Swarm {
         }
     }
 
+    /// Whether what nobody reads is fetched too.
+    pub fn is_filling(&self) -> bool {
+        self.picker.is_filling()
+    }
+
     /// Turns fill on or off.
     pub fn set_fill(&mut self, fill: bool, now: Instant) {
         self.picker.set_fill(fill);

@@ -1,0 +1,397 @@
+//! This process as a BitTorrent peer: starts what torrents share, adds torrents, ends them all.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{info, warn};
+
+use super::check::{Checked, check_all};
+use super::clock;
+use super::content::Content;
+use super::handle::{Handle, Status};
+use super::listen;
+use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
+use super::network::{Door, LocalAddrs, Network};
+use super::resources::Resources;
+use super::state::{Recorded, StateFile};
+use super::store::disk::{Access, Disk, Place};
+use super::store::lock::{LockError, TorrentLock};
+use super::store::{Memory, Store, StoreError};
+use super::torrent::{Inboxes, Outlets, Torrent};
+use super::tracker::{self, Job};
+use super::workers::{Done, Work, Workers};
+use crate::proto::announce::Progress;
+use crate::proto::announce::tiers::Pace;
+use crate::proto::config::Config;
+use crate::proto::metainfo::Metainfo;
+use crate::proto::swarm::{Setup, Swarm};
+use crate::proto::units::TorrentId;
+
+/// The first port that is tried when the user names none, and how many after it.
+const PORTS: std::ops::Range<u16> = 6881..6981;
+
+/// Replies of workers that may wait for a torrent's task; the workers wait when there are more.
+const DONE_CAPACITY: usize = 256;
+
+/// What a process takes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of verified pieces, pieces under way and the write queue.
+    pub memory_bytes: u64,
+    /// Bytes of pieces in stores that may be evicted.
+    pub store_bytes: u64,
+}
+
+/// Whether and where the process is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// No peer, no tracker: what is here is all there is.
+    Offline,
+    /// Every address, at the first port from 6881 that is free.
+    Anywhere,
+    /// This address; port 0 takes a free one.
+    At(SocketAddr),
+}
+
+/// Where a torrent's pieces live.
+#[derive(Clone, Debug)]
+pub enum Home {
+    /// Below a cache directory, evicted when the budget is used up.
+    Cache(PathBuf),
+    /// As ordinary files below `dir`; what is known of them is kept below `cache`.
+    Kept {
+        /// The files.
+        dir: PathBuf,
+        /// The state file.
+        cache: PathBuf,
+    },
+    /// Files that are complete and stay as they are.
+    Exact(PathBuf),
+    /// Memory alone.
+    Memory,
+}
+
+/// How a torrent is to be added.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its pieces live.
+    pub home: Home,
+    /// Peers that the user named.
+    pub peers: Vec<SocketAddr>,
+    /// Trackers that the user named, beside the torrent's own.
+    pub trackers: Vec<String>,
+    /// The knobs; `open_bytes` is set from [`Limits`].
+    pub config: Config,
+}
+
+/// Why the process cannot be a peer, or the torrent not be added.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The listening socket.
+    #[error("cannot listen at {addr}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The threads.
+    #[error("cannot start worker threads")]
+    Threads(#[source] io::Error),
+    /// Somebody else uses the data.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data's place.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The process as a peer.
+#[derive(Debug)]
+pub struct Node {
+    resources: Arc<Resources>,
+    reach: Reach,
+    port: u16,
+    limits: Limits,
+    listeners: Vec<JoinHandle<()>>,
+    torrents: Mutex<Vec<(Handle, JoinHandle<()>)>>,
+    next_id: AtomicU32,
+}
+
+impl Node {
+    /// Starts threads and listeners; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is taken or the system gives no thread.
+    pub fn start(reach: Reach, limits: Limits) -> Result<Self, NodeError> {
+        let local = match reach {
+            Reach::At(SocketAddr::V4(addr)) if !addr.ip().is_unspecified() => {
+                LocalAddrs { v4: Some(*addr.ip()), v6: None }
+            }
+            Reach::At(SocketAddr::V6(addr)) if !addr.ip().is_unspecified() => {
+                LocalAddrs { v4: None, v6: Some(*addr.ip()) }
+            }
+            Reach::At(_) | Reach::Anywhere | Reach::Offline => LocalAddrs::default(),
+        };
+        let network = Arc::new(Network::new(local));
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
+        let resources =
+            Resources::new(network, workers, limits.memory_bytes / 2, limits.store_bytes);
+        let sockets = listening(reach)?;
+        let port = sockets.first().map_or(0, |(port, _)| *port);
+        let listeners = sockets
+            .into_iter()
+            .map(|(_, socket)| tokio::spawn(listen::serve(resources.network.clone(), socket)))
+            .collect();
+        Ok(Self {
+            resources: Arc::new(resources),
+            reach,
+            port,
+            limits,
+            listeners,
+            torrents: Mutex::default(),
+            next_id: AtomicU32::new(0),
+        })
+    }
+
+    /// The port where peers reach us; 0 when they cannot.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Adds a torrent. What an earlier run left is taken up; `progress` hears of what has to be hashed for that.
+    ///
+    /// # Errors
+    /// When its data cannot be opened or belongs to another process.
+    pub async fn add(
+        &self,
+        metainfo: Arc<Metainfo>,
+        options: Options,
+        progress: impl FnMut(&Checked) + Send + 'static,
+    ) -> Result<Handle, NodeError> {
+        let id = TorrentId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let resources = self.resources.clone();
+        let home = options.home.clone();
+        let opened =
+            spawn_blocking(move || open_content(id, metainfo, &home, &resources, progress));
+        let (content, lock) = opened.await.expect("opening a store does not panic")?;
+        Ok(self.serve(content, lock, options))
+    }
+
+    /// Ends every torrent, and returns when their state is saved.
+    pub async fn stop(&self) {
+        self.listeners.iter().for_each(JoinHandle::abort);
+        let torrents = std::mem::take(&mut *self.torrents.lock());
+        let goodbyes: Vec<_> = torrents
+            .into_iter()
+            .map(|(handle, task)| {
+                tokio::spawn(async move {
+                    handle.stop().await;
+                    // A panic there is told already.
+                    let _ = task.await;
+                })
+            })
+            .collect();
+        for goodbye in goodbyes {
+            let _ = goodbye.await;
+        }
+    }
+
+    fn serve(&self, content: Arc<Content>, lock: Option<TorrentLock>, options: Options) -> Handle {
+        let metainfo = content.metainfo.clone();
+        let (to_torrent, from_peers) = mpsc::channel(TO_TORRENT_CAPACITY);
+        let (commands, command_inbox) = mpsc::channel(COMMAND_CAPACITY);
+        let (done, done_inbox) = mpsc::channel(DONE_CAPACITY);
+        let (to_trackers, trackers) = mpsc::channel(TO_TORRENT_CAPACITY);
+        let (status, watch_status) = watch::channel(Status::default());
+        let left = metainfo.geometry.total();
+        let (progress, watch_progress) = watch::channel(Progress { left, ..Progress::default() });
+        let peer_id = clock::peer_id();
+        let door = Door {
+            info_hash: metainfo.info_hash,
+            peer_id,
+            pieces: Some(metainfo.geometry.piece_count()),
+            to_torrent,
+        };
+        let online = self.reach != Reach::Offline;
+        let now = clock::now();
+        let mut config = options.config;
+        config.open_bytes = self.limits.memory_bytes / 2;
+        let fill = config.fill && online;
+        let mut swarm = Swarm::new(
+            Setup {
+                geometry: metainfo.geometry.clone(),
+                have: content.have.snapshot(),
+                peer_id,
+                listen_port: self.port,
+                config,
+                seed: clock::seed(),
+            },
+            now,
+        );
+        let tracker = online.then(|| {
+            self.resources.network.open(door.clone());
+            swarm.handle_candidates(options.peers, true, now);
+            let mut tiers = metainfo.trackers.clone();
+            tiers.extend(options.trackers.into_iter().map(|url| vec![url]));
+            let job = Job {
+                tiers,
+                info_hash: metainfo.info_hash,
+                peer_id,
+                port: self.port,
+                pace: Pace::default(),
+                seed: clock::seed(),
+            };
+            tracker::spawn(job, self.resources.trackers.clone(), watch_progress, to_trackers)
+        });
+        self.resources.enlist(content.id, commands.clone());
+        let inboxes = Inboxes { from_peers, commands: command_inbox, done: done_inbox, trackers };
+        let outlets = Outlets { done, commands: commands.clone(), status, progress };
+        let resources = self.resources.clone();
+        let torrent =
+            Torrent::new(swarm, content.clone(), resources.clone(), door, tracker, outlets, fill);
+        let handle = Handle::new(content, resources, commands, watch_status);
+        let task = tokio::spawn(async move {
+            torrent.run(inboxes).await;
+            drop(lock);
+        });
+        self.torrents.lock().push((handle.clone(), task));
+        handle
+    }
+}
+
+/// One socket a family, all at one port.
+fn listening(reach: Reach) -> Result<Vec<(u16, tokio::net::TcpListener)>, NodeError> {
+    let bind = |addr: SocketAddr| {
+        let socket = listen::bind(addr).map_err(|source| NodeError::Listen { addr, source })?;
+        let port = socket.local_addr().map_err(|source| NodeError::Listen { addr, source })?.port();
+        Ok((port, socket))
+    };
+    match reach {
+        Reach::Offline => Ok(Vec::new()),
+        Reach::At(addr) => Ok(vec![bind(addr)?]),
+        Reach::Anywhere => {
+            let mut refused = None;
+            for port in PORTS {
+                let v4 = bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+                let v6 = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+                match (v4, v6) {
+                    (Ok(v4), Ok(v6)) => return Ok(vec![v4, v6]),
+                    // A machine without IPv6 has the other family alone.
+                    (Ok(v4), Err(NodeError::Listen { source, .. }))
+                        if source.kind() != io::ErrorKind::AddrInUse =>
+                    {
+                        return Ok(vec![v4]);
+                    }
+                    (Err(error), _) | (_, Err(error)) => refused = Some(error),
+                }
+            }
+            Err(refused.expect("the range of ports is not empty"))
+        }
+    }
+}
+
+/// Opens the place where the torrent's pieces live, and finds out which of them are there.
+fn open_content(
+    id: TorrentId,
+    metainfo: Arc<Metainfo>,
+    home: &Home,
+    resources: &Resources,
+    mut progress: impl FnMut(&Checked),
+) -> Result<(Arc<Content>, Option<TorrentLock>), NodeError> {
+    let chunks = resources.chunks.clone();
+    let disk = |place: &Place, access| {
+        Disk::open(place, access, id, metainfo.clone(), resources.files.clone())
+    };
+    let (place, own) = match home {
+        Home::Memory => {
+            let store = Store::Memory(Memory::new(metainfo.geometry.clone()));
+            return Ok((Arc::new(Content::new(id, metainfo, store, chunks, None)), None));
+        }
+        Home::Exact(path) => {
+            let store = Store::Disk(disk(&Place::Exact(path.clone()), Access::ReadOnly)?);
+            let content = Arc::new(Content::new(id, metainfo, store, chunks, None));
+            check_all(&content, &resources.workers, progress);
+            return Ok((content, None));
+        }
+        Home::Cache(dir) => (Place::Cache(dir.clone()), dir.join(metainfo.info_hash.to_string())),
+        Home::Kept { dir, cache } => (Place::Kept(dir.clone()), kept_state(cache, &metainfo, dir)),
+    };
+    let lock = TorrentLock::take(&own)?;
+    let disk = disk(&place, Access::ReadWrite)?;
+    if matches!(home, Home::Kept { .. }) {
+        disk.materialise()?;
+    }
+    let (state, recorded) = StateFile::open(&own.join("state"), metainfo.clone(), &disk);
+    let content = Arc::new(Content::new(id, metainfo, Store::Disk(disk), chunks, Some(state)));
+    match recorded {
+        Ok(recorded) => take_up(&content, &recorded, resources, &mut progress),
+        Err(error) => {
+            warn!(%error, "everything here is hashed anew");
+            check_all(&content, &resources.workers, progress);
+        }
+    }
+    account(&content, resources);
+    info!(name = content.metainfo.name, here = content.have.count(), "opened");
+    Ok((content, Some(lock)))
+}
+
+/// Where what is known of files kept in `dir` is recorded: apart from what is known of the cache's own.
+fn kept_state(cache: &Path, metainfo: &Metainfo, dir: &Path) -> PathBuf {
+    let place = crc32fast::hash(dir.as_os_str().as_encoded_bytes());
+    cache.join(metainfo.info_hash.to_string()).join(format!("kept-{place:08x}"))
+}
+
+/// Believes what the record vouches for, and hashes the rest of what is there.
+fn take_up(
+    content: &Arc<Content>,
+    recorded: &Recorded,
+    resources: &Resources,
+    progress: &mut impl FnMut(&Checked),
+) {
+    if recorded.vouched.is_empty() && recorded.recheck.is_empty() {
+        check_all(content, &resources.workers, progress);
+        return;
+    }
+    for piece in recorded.vouched.iter() {
+        content.have.insert(piece);
+    }
+    let (reply, mut replies) = mpsc::channel(1);
+    let mut checked = Checked::default();
+    for piece in recorded.recheck.iter() {
+        resources.workers.submit_blocking(Work::Check {
+            content: content.clone(),
+            piece,
+            reply: reply.clone(),
+        });
+        if let Some(Done::Checked { result, .. }) = replies.blocking_recv() {
+            checked.pieces += 1;
+            checked.right += u32::from(result.is_ok_and(|right| right));
+            progress(&checked);
+        }
+    }
+}
+
+/// Pieces that an earlier run left count against the budget; what no longer fits goes.
+fn account(content: &Arc<Content>, resources: &Resources) {
+    let here = content.have.snapshot();
+    for piece in here.iter() {
+        let bytes = u64::from(content.metainfo.geometry.piece_len(piece));
+        let Ok(victims) = resources.budget.admit(content.id, piece, bytes) else { continue };
+        let (mine, others): (Vec<_>, Vec<_>) =
+            victims.into_iter().partition(|(torrent, _)| *torrent == content.id);
+        resources.evict(others);
+        for (_, victim) in mine {
+            if let Err(error) = content.evict(victim) {
+                warn!(?victim, %error, "could not give a piece's room back");
+            }
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! The task that owns one [`Swarm`]: feeds it what happened and the time, and does what it says.
+//!
+//! ```text
+//! connections ─ FromPeer ─┐                     ┌─▶ messages to connections, dials, closes
+//! readers ────── Command ─┼─▶ Swarm ─ drain() ──┼─▶ Work for the workers
+//! workers ───────── Done ─┤                     └─▶ bytes for waiting reads, status
+//! trackers ─ TrackerEvent ┘
+//! ```
+//!
+//! Invariant: of one piece at most one of store and evict is under way with the workers.
+//!
+//! Not here: any decision about peers or pieces ([`crate::proto::swarm`]).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+use tracing::{debug, info, warn};
+
+use super::clock::now;
+use super::content::Content;
+use super::dial::dial;
+use super::handle::{PeerStatus, Status};
+use super::message::{Command, Deliver, FromPeer, ReadFailure, TrackerEvent};
+use super::network::Door;
+use super::resources::Resources;
+use super::tracker::TrackerHandle;
+use super::workers::{Busy, Done, Verdict, Work};
+use crate::proto::announce::Progress;
+use crate::proto::rate::Rate;
+use crate::proto::swarm::{Event, Job, Swarm};
+use crate::proto::units::{PeerKey, PieceIndex, Ticket};
+use crate::proto::wire::message::Message;
+
+/// Time between two reports of how it stands.
+const REPORT: Duration = Duration::from_millis(500);
+
+/// Time between two savings of which pieces are here.
+const SAVE: Duration = Duration::from_secs(20);
+
+/// Time after which a store that took no piece is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(30);
+
+/// Time over which the rates of a status are averaged.
+const RATE_SPAN: Duration = Duration::from_secs(5);
+
+/// Events of connections that are taken in before what they call for is done.
+const BATCH: usize = 128;
+
+/// The ends of channels that a torrent's task listens at.
+#[derive(Debug)]
+pub struct Inboxes {
+    /// From connections and dials.
+    pub from_peers: mpsc::Receiver<FromPeer>,
+    /// From readers and the program.
+    pub commands: mpsc::Receiver<Command>,
+    /// From workers.
+    pub done: mpsc::Receiver<Done>,
+    /// From trackers.
+    pub trackers: mpsc::Receiver<TrackerEvent>,
+}
+
+/// The ends of channels that a torrent's task speaks into.
+#[derive(Debug)]
+pub struct Outlets {
+    /// Into [`Inboxes::done`], for workers.
+    pub done: mpsc::Sender<Done>,
+    /// Into [`Inboxes::commands`], for reads that have to wait once more.
+    pub commands: mpsc::Sender<Command>,
+    /// For everyone who wants to know how it stands.
+    pub status: watch::Sender<Status>,
+    /// For the trackers.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// A read that waits.
+struct Waiting {
+    range: Range<u64>,
+    reader: crate::proto::units::ReaderId,
+    deliver: Deliver,
+}
+
+/// One torrent: see the module.
+pub struct Torrent {
+    swarm: Swarm,
+    content: Arc<Content>,
+    resources: Arc<Resources>,
+    door: Door,
+    tracker: Option<TrackerHandle>,
+    out: Outlets,
+    connections: BTreeMap<PeerKey, mpsc::Sender<Message>>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Work that the workers had no room for.
+    backlog: VecDeque<Work>,
+    storing: BTreeSet<PieceIndex>,
+    evicting: BTreeSet<PieceIndex>,
+    /// To be evicted as soon as they are stored.
+    doomed: BTreeSet<PieceIndex>,
+    fill: bool,
+    trouble: Option<String>,
+    retry_store: Option<Instant>,
+    saved: Instant,
+    changed: bool,
+    saving: bool,
+    reported: Instant,
+    down: Rate,
+    up: Rate,
+    completed: bool,
+}
+
+impl std::fmt::Debug for Torrent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Torrent")
+            .field("content", &self.content.metainfo.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Torrent {
+    /// A torrent that will talk through `door`; `fill` says whether to fetch what nobody reads.
+    pub fn new(
+        swarm: Swarm,
+        content: Arc<Content>,
+        resources: Arc<Resources>,
+        door: Door,
+        tracker: Option<TrackerHandle>,
+        out: Outlets,
+        fill: bool,
+    ) -> Self {
+        let now = now();
+        Self {
+            swarm,
+            content,
+            resources,
+            door,
+            tracker,
+            out,
+            connections: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            storing: BTreeSet::new(),
+            evicting: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            fill,
+            trouble: None,
+            retry_store: None,
+            saved: now,
+            changed: false,
+            saving: false,
+            reported: now,
+            down: Rate::new(RATE_SPAN, now),
+            up: Rate::new(RATE_SPAN, now),
+            completed: false,
+        }
+    }
+
+    /// Serves until it is told to stop.
+    pub async fn run(mut self, mut inboxes: Inboxes) {
+        let mut batch = Vec::with_capacity(BATCH);
+        self.drain();
+        self.report(now());
+        loop {
+            let wake = self.swarm.poll_timeout().into();
+            tokio::select! {
+                _ = inboxes.from_peers.recv_many(&mut batch, BATCH) => {
+                    batch.drain(..).for_each(|event| self.hear(event));
+                }
+                Some(command) = inboxes.commands.recv() => {
+                    if let Command::Stop { done } = command {
+                        return self.stop(done, inboxes).await;
+                    }
+                    self.obey(command);
+                }
+                Some(done) = inboxes.done.recv() => self.finish(done),
+                Some(event) = inboxes.trackers.recv() => self.meet(event),
+                () = sleep_until(wake) => self.swarm.handle_timeout(now()),
+            }
+            self.drain();
+            if std::mem::take(&mut self.completed)
+                && let Some(tracker) = &self.tracker
+            {
+                tracker.completed().await;
+            }
+        }
+    }
+
+    fn hear(&mut self, event: FromPeer) {
+        let now = now();
+        match event {
+            FromPeer::Connected { key, hello, sender } => {
+                self.connections.insert(key, sender);
+                self.swarm.handle_connected(key, hello.addr, hello.incoming, hello.handshake, now);
+            }
+            FromPeer::Messages { key, batch } => self.swarm.handle_messages(key, batch, now),
+            FromPeer::Sent { key, payload } => {
+                self.up.add(payload, now);
+                self.swarm.handle_sent(key, payload, now);
+            }
+            FromPeer::Closed { key, reason } => {
+                debug!(?key, reason, "connection closed");
+                self.connections.remove(&key);
+                self.swarm.handle_disconnected(key, now);
+            }
+            FromPeer::DialFailed { addr, reason } => {
+                debug!(%addr, reason, "dial failed");
+                self.swarm.handle_dial_failed(addr, now);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = now();
+        match command {
+            Command::Open(reader, file) => self.swarm.open(reader, file, now),
+            Command::Close(reader) => self.swarm.close(reader, now),
+            Command::Advance(reader, range) => self.swarm.advance(reader, range, now),
+            Command::Read { ticket, reader, range, deliver } => {
+                self.waiting.insert(ticket, Waiting { range: range.clone(), reader, deliver });
+                self.swarm.read(ticket, reader, range, now);
+            }
+            Command::Cancel(ticket) => {
+                self.waiting.remove(&ticket);
+                self.swarm.cancel(ticket, now);
+            }
+            Command::Evict(piece) => self.evict(piece),
+            // Taken out by `run`.
+            Command::Stop { .. } => {}
+        }
+    }
+
+    fn meet(&mut self, event: TrackerEvent) {
+        match event {
+            TrackerEvent::Peers { url, addrs } => {
+                debug!(url, count = addrs.len(), "peers from a tracker");
+                self.swarm.handle_candidates(addrs, false, now());
+            }
+            TrackerEvent::ExternalIp(ip) => debug!(%ip, "a tracker sees us there"),
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let now = now();
+        match done {
+            Done::Verified { piece, verdict } => {
+                self.swarm.handle_verified(piece, verdict == Verdict::Good, now);
+                if verdict != Verdict::Good {
+                    warn!(?piece, "a piece came with a wrong hash");
+                    self.storing.remove(&piece);
+                    self.resources.budget.forget(self.content.id, piece);
+                }
+            }
+            Done::Stored { piece, result } => {
+                self.stored(piece, result.err().map(|e| e.to_string()))
+            }
+            Done::Loaded { key, spans, missing } => {
+                let here = spans.into_iter().map(|(span, data)| (span, Some(data)));
+                let gone = missing.into_iter().map(|span| (span, None));
+                self.swarm.handle_loaded(key, here.chain(gone).collect(), now);
+            }
+            Done::Checked { .. } => {}
+            Done::Evicted { piece, result } => {
+                self.evicting.remove(&piece);
+                if let Err(error) = result {
+                    warn!(?piece, %error, "could not give a piece's room back");
+                }
+            }
+            Done::Saved { result } => {
+                self.saving = false;
+                if let Err(error) = result {
+                    warn!(%error, "could not record which pieces are here");
+                }
+            }
+        }
+    }
+
+    fn stored(&mut self, piece: PieceIndex, error: Option<String>) {
+        let now = now();
+        self.storing.remove(&piece);
+        self.changed = true;
+        self.swarm.handle_stored(piece, error.is_none(), now);
+        if let Some(error) = error {
+            self.resources.budget.forget(self.content.id, piece);
+            if self.trouble.is_none() {
+                warn!(error, "the store takes no more pieces; reads go on, fill waits");
+            }
+            self.trouble = Some(error);
+            self.retry_store = Some(now + STORE_RETRY);
+            self.swarm.set_fill(false, now);
+        }
+        if self.doomed.remove(&piece) {
+            self.evict(piece);
+        }
+    }
+
+    fn evict(&mut self, piece: PieceIndex) {
+        if self.storing.contains(&piece) {
+            self.doomed.insert(piece);
+            return;
+        }
+        self.swarm.evict(piece, now());
+        self.evicting.insert(piece);
+        let (content, reply) = (self.content.clone(), self.out.done.clone());
+        self.submit(Work::Evict { content, piece, reply });
+    }
+
+    /// Does all that the swarm wants done now.
+    fn drain(&mut self) {
+        let now = now();
+        self.resubmit();
+        while self.drain_once(now) {}
+        self.keep_fill(now);
+        self.keep_state(now);
+        if now - self.reported >= REPORT {
+            self.report(now);
+        }
+    }
+
+    fn drain_once(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some((key, message)) = self.swarm.poll_transmit() {
+            any = true;
+            self.transmit(key, message, now);
+        }
+        while let Some(event) = self.swarm.poll_event() {
+            any = true;
+            self.act(event);
+        }
+        while let Some(job) = self.swarm.poll_job() {
+            any = true;
+            self.work(job, now);
+        }
+        any
+    }
+
+    fn transmit(&mut self, key: PeerKey, message: Message, now: Instant) {
+        let Some(sender) = self.connections.get(&key) else { return };
+        if sender.try_send(message).is_err() {
+            debug!(?key, "the peer reads nothing, or is gone");
+            self.connections.remove(&key);
+            self.swarm.handle_disconnected(key, now);
+        }
+    }
+
+    fn act(&mut self, event: Event) {
+        match event {
+            Event::Ready(ticket) => self.deliver(ticket),
+            Event::Dial(addr) => {
+                tokio::spawn(dial(self.resources.network.clone(), self.door.clone(), addr));
+            }
+            Event::Close(key, parting) => {
+                debug!(?key, %parting, "parting from a peer");
+                self.connections.remove(&key);
+            }
+            Event::Have(piece) => debug!(?piece, "verified"),
+            Event::Complete => {
+                info!(name = self.content.metainfo.name, "complete");
+                self.completed = true;
+            }
+            Event::Banned(culprit) => warn!(%culprit, "banned for false data"),
+            Event::NeedPeers => self.tracker.iter().for_each(TrackerHandle::need_peers),
+        }
+    }
+
+    /// Hands the read's bytes over, off this task; should they be gone again, the read waits once more.
+    fn deliver(&mut self, ticket: Ticket) {
+        let Some(Waiting { range, reader, deliver }) = self.waiting.remove(&ticket) else { return };
+        let content = self.content.clone();
+        let again = self.out.commands.clone();
+        self.submit(Work::Deliver(Box::new(move || {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            match content.read_resident(range.start, &mut bytes) {
+                Ok(true) => deliver(Ok(&bytes)),
+                Ok(false) => {
+                    // A closed queue drops the read, which answers it.
+                    let _ = again.blocking_send(Command::Read { ticket, reader, range, deliver });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot read what is here");
+                    deliver(Err(ReadFailure::Storage));
+                }
+            }
+        })));
+    }
+
+    fn work(&mut self, job: Job, now: Instant) {
+        let (content, reply) = (self.content.clone(), self.out.done.clone());
+        match job {
+            Job::Verify { piece, blocks } => {
+                let bytes = u64::from(content.metainfo.geometry.piece_len(piece));
+                self.down.add(bytes, now);
+                // A refusal means that everything stored is in use: better too much than a read that never ends.
+                if let Ok(victims) = self.resources.budget.admit(content.id, piece, bytes) {
+                    self.resources.evict(victims);
+                }
+                self.storing.insert(piece);
+                self.submit(Work::Verify { content, piece, blocks, reply });
+            }
+            Job::Load { key, spans } => self.submit(Work::Load { content, key, spans, reply }),
+        }
+    }
+
+    /// Hands work to the workers, in order; what they have no room for waits, and so does what came after it.
+    fn submit(&mut self, work: Work) {
+        self.backlog.push_back(work);
+        self.resubmit();
+    }
+
+    fn resubmit(&mut self) {
+        while let Some(work) = self.backlog.pop_front() {
+            let held = matches!(&work, Work::Verify { piece, .. } if self.evicting.contains(piece));
+            let refused = if held {
+                Err(work)
+            } else {
+                self.resources.workers.submit(work).map_err(|Busy(work)| *work)
+            };
+            if let Err(work) = refused {
+                self.backlog.push_front(work);
+                return;
+            }
+        }
+    }
+
+    /// Fill stops at the budget and while the store is in trouble.
+    fn keep_fill(&mut self, now: Instant) {
+        if !self.fill {
+            return;
+        }
+        if self.retry_store.is_some_and(|at| at <= now) {
+            self.retry_store = None;
+            self.trouble = None;
+            self.swarm.set_fill(true, now);
+        }
+        let piece = u64::from(self.content.metainfo.geometry.nominal_piece_len());
+        let room = self.resources.budget.has_room(piece * (1 + self.storing.len() as u64));
+        if self.swarm.is_filling() != (room && self.retry_store.is_none()) {
+            self.swarm.set_fill(room && self.retry_store.is_none(), now);
+        }
+    }
+
+    fn keep_state(&mut self, now: Instant) {
+        if self.changed && !self.saving && now - self.saved >= SAVE {
+            self.save(now);
+        }
+    }
+
+    fn save(&mut self, now: Instant) {
+        self.saved = now;
+        self.changed = false;
+        self.saving = true;
+        let (content, reply) = (self.content.clone(), self.out.done.clone());
+        self.submit(Work::SaveState { content, reply });
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.reported = now;
+        let geometry = &self.content.metainfo.geometry;
+        let have = self.swarm.have();
+        let last = geometry.pieces().next_back().filter(|&last| have.has(last));
+        let short = last.map_or(0, |last| geometry.nominal_piece_len() - geometry.piece_len(last));
+        let have_bytes =
+            u64::from(have.count()) * u64::from(geometry.nominal_piece_len()) - u64::from(short);
+        let totals = self.swarm.totals();
+        let left = geometry.total() - have_bytes;
+        let (uploaded, downloaded) = (totals.uploaded, totals.downloaded);
+        self.out.progress.send_replace(Progress { uploaded, downloaded, left });
+        self.out.status.send_replace(Status {
+            have: have.count(),
+            have_bytes,
+            totals,
+            down_rate: self.down.per_second(now),
+            up_rate: self.up.per_second(now),
+            peers: self.swarm.peers().map(peer_status).collect(),
+            waiting: self.swarm.waiting_reads(),
+            trackers: self.tracker.as_ref().map(TrackerHandle::status).unwrap_or_default(),
+            trouble: self.trouble.clone(),
+        });
+    }
+
+    /// Lets readers and peers go, stores what is in hand, records it, and says good-bye to the trackers.
+    async fn stop(mut self, done: oneshot::Sender<()>, mut inboxes: Inboxes) {
+        self.resources.network.shut(self.door.info_hash);
+        for waiting in std::mem::take(&mut self.waiting).into_values() {
+            (waiting.deliver)(Err(ReadFailure::Stopped));
+        }
+        self.connections.clear();
+        let farewell = self.tracker.take().map(|tracker| tokio::spawn(tracker.stop()));
+        while !self.storing.is_empty() || !self.backlog.is_empty() {
+            let Some(finished) = inboxes.done.recv().await else { break };
+            self.finish(finished);
+            self.resubmit();
+        }
+        self.save(now());
+        while self.saving {
+            let Some(finished) = inboxes.done.recv().await else { break };
+            self.finish(finished);
+            self.resubmit();
+        }
+        if let Some(farewell) = farewell {
+            // A panic there is told already, and ends nothing here.
+            let _ = farewell.await;
+        }
+        self.resources.dismiss(self.content.id);
+        drop(done);
+    }
+}
+
+fn peer_status(peer: &crate::proto::peer::Peer) -> PeerStatus {
+    PeerStatus {
+        addr: peer.addr,
+        client: peer.said.client.clone().unwrap_or_default(),
+        pieces: peer.pieces.count(),
+        choking: peer.peer_choking,
+        snubbed: peer.snubbed,
+        downloaded: peer.downloaded,
+        uploaded: peer.uploaded,
+    }
+}
