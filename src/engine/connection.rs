@@ -33,7 +33,8 @@ use crate::proto::wire::message::Message;
 /// Silence after which a peer is taken for dead; clients send a keep-alive every two minutes (BEP 3).
 pub const IDLE_LIMIT: Duration = Duration::from_secs(4 * 60);
 
-/// Time that what is queued gets to leave after the torrent has closed the connection.
+/// Time that what is queued gets to leave after the torrent has closed the connection; counted from the
+/// next write, which a peer that takes nothing can put off by as much again.
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// Bytes of the scratch that a thread's reads share, and so of payload in one batch.
@@ -208,9 +209,11 @@ impl<'a, W: AsyncWrite + Unpin> Outward<'a, W> {
                 room.send(self.report());
             }
         }
-        match timeout(LINGER, self.socket.flush()).await {
-            Ok(flushed) => Ok(flushed?),
-            Err(_) => self.check_linger(),
+        loop {
+            match timeout(LINGER, self.socket.flush()).await {
+                Ok(flushed) => return Ok(flushed?),
+                Err(_) => self.check_linger()?,
+            }
         }
     }
 
