@@ -17,6 +17,7 @@ pub mod progress;
 pub mod seed;
 pub mod settings;
 pub mod source;
+pub mod start;
 pub mod unmount;
 
 use std::ffi::OsString;

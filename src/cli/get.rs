@@ -2,12 +2,21 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
+use url::Url;
 
 use super::options::{DEFAULT_MEMORY, NetworkArgs};
+use super::progress::{Progress, Reporter};
 use super::settings::{self, Network};
 use super::source::Source;
+use super::start::{self, Endings};
+use crate::engine::handle::Status;
+use crate::engine::node::{Home, Limits, Options};
+use crate::proto::config::Config;
+use crate::proto::metainfo::Metainfo;
 
 /// Options of `btfs get`.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,6 +44,8 @@ pub struct GetSettings {
     pub source: Source,
     /// Where its files go: an absolute path, a directory or nothing yet.
     pub dir: PathBuf,
+    /// Where what is known of the files is kept between runs.
+    pub cache_dir: PathBuf,
     /// Most bytes of cache, assembly and write queue in memory.
     pub memory_bytes: u64,
     /// Whether to upload.
@@ -50,7 +61,8 @@ impl Get {
     /// The torrent is not complete in DIR; the error says why.
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        bail!("{}: downloading is not built yet", settings.source.shown())
+        let metainfo = start::metainfo(&settings.source)?;
+        start::runtime()?.block_on(download(&settings, metainfo))
     }
 
     fn settings(self) -> anyhow::Result<GetSettings> {
@@ -64,11 +76,63 @@ impl Get {
             }
         }
         Ok(GetSettings {
+            cache_dir: settings::cache_dir(None)?,
             memory_bytes: settings::memory(&self.memory)?,
             network: Network::of(&self.network)?,
             upload: !self.no_upload,
             source: Source::parse(&self.source)?,
             dir: settings::absolute("DIR", &self.dir)?,
         })
+    }
+}
+
+/// Downloads until all is there or a signal comes; what is there then is taken up by the next run.
+async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
+    let mut endings = Endings::listen()?;
+    let limits = Limits { memory_bytes: settings.memory_bytes, store_bytes: u64::MAX };
+    let node = start::node(Some(&settings.network), limits)?;
+    let name = metainfo.name.clone();
+    let total = metainfo.geometry.total();
+    let options = Options {
+        home: Home::Kept { dir: settings.dir.clone(), cache: settings.cache_dir.clone() },
+        peers: settings.network.peers.clone(),
+        trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
+        config: Config { upload: settings.upload, ..Config::default() },
+    };
+    let handle = node.add(metainfo, options, |_| {}).await?;
+    let mut reporter = Reporter::new(&name);
+    let mut status = handle.watch();
+    let complete = loop {
+        let now = status.borrow_and_update().clone();
+        reporter.tick(&figures(&now, total), Instant::now());
+        if let Some(trouble) = now.trouble {
+            node.stop().await;
+            bail!("{name}: {trouble}; make room and run the same command again");
+        }
+        if now.have_bytes == total {
+            break true;
+        }
+        tokio::select! {
+            changed = status.changed() => changed.context("the torrent's task ended")?,
+            () = endings.wait() => break false,
+        }
+    };
+    endings.kill_on_next();
+    node.stop().await;
+    if !complete {
+        reporter.finish("interrupted; run the same command again to go on");
+        bail!("{name}: interrupted before all of it was there");
+    }
+    reporter.finish(&format!("complete in {}", settings.dir.display()));
+    Ok(())
+}
+
+fn figures(status: &Status, total: u64) -> Progress {
+    Progress {
+        done: status.have_bytes,
+        total,
+        down_rate: status.down_rate as u64,
+        up_rate: status.up_rate as u64,
+        peers: Some(status.peers.len()),
     }
 }

@@ -1,13 +1,26 @@
 //! `btfs seed`: upload a torrent's data that is on disk.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
+use url::Url;
 
 use super::options::NetworkArgs;
+use super::progress::{Progress, Reporter};
 use super::settings::{self, Network};
 use super::source::Source;
+use super::start::{self, Endings};
+use crate::engine::check::Checked;
+use crate::engine::handle::Handle;
+use crate::engine::node::{Home, Limits, Options};
+use crate::proto::config::Config;
+use crate::proto::metainfo::Metainfo;
+
+/// Memory for what is being uploaded.
+const MEMORY_BYTES: u64 = 64 << 20;
 
 /// Options of `btfs seed`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,7 +53,8 @@ impl Seed {
     /// The data is not the torrent's, or no peer could ever reach us; the error says why.
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        bail!("{}: seeding is not built yet", settings.source.shown())
+        let metainfo = start::metainfo(&settings.source)?;
+        start::runtime()?.block_on(upload(&settings, metainfo))
     }
 
     fn settings(self) -> anyhow::Result<SeedSettings> {
@@ -53,4 +67,75 @@ impl Seed {
             data: settings::absolute("DATA", &self.data)?,
         })
     }
+}
+
+/// Checks the data, then serves until a signal comes.
+async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
+    let mut endings = Endings::listen()?;
+    let limits = Limits { memory_bytes: MEMORY_BYTES, store_bytes: u64::MAX };
+    let node = start::node(Some(&settings.network), limits)?;
+    let name = metainfo.name.clone();
+    let geometry = metainfo.geometry.clone();
+    let total = geometry.total();
+    let options = Options {
+        home: Home::Exact(place_of(&metainfo, &settings.data)),
+        peers: settings.network.peers.clone(),
+        trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
+        config: Config { fill: false, ..Config::default() },
+    };
+    let mut checking = Reporter::new(&format!("checking {name}"));
+    let started = Instant::now();
+    let show = move |checked: &Checked| {
+        let done = (u64::from(checked.pieces) * u64::from(geometry.nominal_piece_len())).min(total);
+        let rate = done as f64 / started.elapsed().as_secs_f64().max(0.001);
+        let down_rate = rate as u64;
+        checking
+            .tick(&Progress { done, total, down_rate, up_rate: 0, peers: None }, Instant::now());
+    };
+    let handle = node.add(metainfo, options, show).await?;
+    let here = handle.content().have.count();
+    if here == 0 {
+        node.stop().await;
+        bail!(
+            "{}: none of it is the torrent's data; is it the right directory?",
+            settings.data.display()
+        );
+    }
+    let pieces = handle.metainfo().geometry.piece_count();
+    if here < pieces {
+        eprintln!("btfs: {name}: only {here} of {pieces} pieces are right; seeding those");
+    }
+    println!("seeding {name} on port {}", node.port());
+    serve(&handle, &mut endings).await;
+    endings.kill_on_next();
+    node.stop().await;
+    Ok(())
+}
+
+async fn serve(handle: &Handle, endings: &mut Endings) {
+    let total = handle.metainfo().geometry.total();
+    let mut reporter = Reporter::new(&handle.metainfo().name);
+    let mut status = handle.watch();
+    loop {
+        let now = status.borrow_and_update().clone();
+        let figures = Progress {
+            done: now.have_bytes,
+            total,
+            down_rate: now.down_rate as u64,
+            up_rate: now.up_rate as u64,
+            peers: Some(now.peers.len()),
+        };
+        reporter.tick(&figures, Instant::now());
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return },
+            () = endings.wait() => return,
+        }
+    }
+}
+
+/// The torrent's own file or directory, be it DATA or in DATA.
+fn place_of(metainfo: &Metainfo, data: &Path) -> PathBuf {
+    let inside = data.join(&metainfo.name);
+    let is_inside = if metainfo.single_file { inside.is_file() } else { inside.is_dir() };
+    if is_inside { inside } else { data.to_path_buf() }
 }

@@ -69,12 +69,8 @@ impl Storage {
             (None, StoreKind::Disk) => Place::Cache,
             (None, StoreKind::Memory) => Place::Memory,
         };
-        let cache_dir = match &args.cache_dir {
-            Some(dir) => absolute("--cache-dir", dir)?,
-            None => default_cache_dir(&Surroundings::of_process())?,
-        };
         Ok(Self {
-            cache_dir,
+            cache_dir: cache_dir(args.cache_dir.as_deref())?,
             place,
             cache_bytes: size("--cache-size", &args.cache_size)?,
             memory_bytes: memory(&args.memory)?,
@@ -192,6 +188,17 @@ impl Surroundings {
             has_home: filled("HOME").is_some(),
             xdg_cache: filled("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute()),
         }
+    }
+}
+
+/// Where pieces and state files go: `--cache-dir`, or what follows from the surroundings.
+///
+/// # Errors
+/// No home is known, or the path cannot be made absolute.
+pub fn cache_dir(typed: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match typed {
+        Some(dir) => absolute("--cache-dir", dir),
+        None => default_cache_dir(&Surroundings::of_process()),
     }
 }
 

@@ -1,0 +1,89 @@
+//! What `mount`, `get` and `seed` begin with: the runtime, the node, the torrent's description, and signals.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::settings::Network;
+use super::source::Source;
+use crate::engine::node::{Limits, Node, Reach};
+use crate::proto::metainfo::Metainfo;
+
+/// The runtime that carries the engine.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("btfs-net")
+        .enable_all()
+        .build()
+        .context("cannot start network threads")
+}
+
+/// Reads and checks a torrent's description.
+///
+/// # Errors
+/// When it cannot be read or is no torrent.
+pub fn metainfo(source: &Source) -> anyhow::Result<Arc<Metainfo>> {
+    let bytes = source.read()?;
+    let parsed =
+        Metainfo::parse(&bytes).with_context(|| format!("{}: not a torrent", source.shown()))?;
+    Ok(Arc::new(parsed))
+}
+
+/// Starts the process as a peer; `None` for the network means offline. Call it inside the runtime.
+///
+/// # Errors
+/// When the address is taken.
+pub fn node(network: Option<&Network>, limits: Limits) -> anyhow::Result<Node> {
+    let reach = match network {
+        None => Reach::Offline,
+        Some(Network { listen: None, .. }) => Reach::Anywhere,
+        Some(Network { listen: Some(addr), .. }) => Reach::At(*addr),
+    };
+    Node::start(reach, limits).context("cannot take part in the network")
+}
+
+/// The signals that end a command in good order.
+#[derive(Debug)]
+pub struct Endings {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Endings {
+    /// Listens from now on; a second signal while the command ends kills it at once.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one of them.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+
+    /// From here on the next signal ends the process where it stands.
+    pub fn kill_on_next(mut self) {
+        tokio::spawn(async move {
+            self.wait().await;
+            std::process::exit(1);
+        });
+    }
+}
