@@ -59,3 +59,6 @@ fn fail(error: &anyhow::Error) -> Exit {
     eprintln!("btfs: {}", exit::one_line(error));
     Exit::of(error)
 }
+//! cli
+
+pub mod tracker;

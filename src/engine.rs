@@ -22,3 +22,4 @@ pub mod store;
 pub mod torrent;
 pub mod tracker;
 pub mod workers;
+pub mod tracker_server;

@@ -509,5 +509,5 @@ fn is_tracker(url: &str) -> bool {
     const SCHEMES: [&str; 3] = ["http://", "https://", "udp://"];
     let begins_with =
         |scheme: &&str| url.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
-    url.len() <= MAX_URL && SCHEMES.iter().any(|scheme| begins_with(&scheme))
+    url.len() <= MAX_URL && SCHEMES.iter().any(begins_with)
 }
