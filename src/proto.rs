@@ -20,6 +20,7 @@ pub mod rarity;
 pub mod rate;
 pub mod readahead;
 pub mod swarm;
+pub mod tree;
 pub mod units;
 pub mod upload;
 pub mod wire;

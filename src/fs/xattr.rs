@@ -1,0 +1,123 @@
+//! The extended attributes `user.btfs.*`: what the mount tells about a node in text.
+//!
+//! | attribute | on | value |
+//! | --- | --- | --- |
+//! | `user.btfs.is_btfs` | the root | `1` |
+//! | `user.btfs.pid` | the root | number of the process that serves the mount |
+//! | `user.btfs.infohash` | all of a torrent | 40 hexadecimal digits |
+//! | `user.btfs.have` | all | bytes here: of the file, of the torrent for a directory, of all for the root |
+//! | `user.btfs.progress` | all | the same in per cent with one decimal, rounded down |
+//! | `user.btfs.pieces` | files | `here/all` and the runs of pieces that are here, `3/8 0-1,7` |
+//! | `user.btfs.why` | files | what the file waits for, in words |
+
+use std::fmt::Write as _;
+
+use super::source::{Pieces, Totals};
+
+/// Longest value; the kernel takes no more than 64 KiB.
+pub const MAX_VALUE_LEN: usize = 60 * 1024;
+
+/// One attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xattr {
+    /// Marks the mount as ours.
+    IsBtfs,
+    /// The serving process.
+    Pid,
+    /// The torrent's info-hash.
+    InfoHash,
+    /// Bytes here.
+    Have,
+    /// Bytes here in per cent.
+    Progress,
+    /// Pieces here.
+    Pieces,
+    /// What the file waits for.
+    Why,
+}
+
+/// What kind of node is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The mount's root.
+    Root,
+    /// A directory of a torrent.
+    Directory,
+    /// A file.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
+impl Xattr {
+    const ALL: [Self; 7] = [
+        Self::IsBtfs,
+        Self::Pid,
+        Self::InfoHash,
+        Self::Have,
+        Self::Progress,
+        Self::Pieces,
+        Self::Why,
+    ];
+
+    /// Its full name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IsBtfs => "user.btfs.is_btfs",
+            Self::Pid => "user.btfs.pid",
+            Self::InfoHash => "user.btfs.infohash",
+            Self::Have => "user.btfs.have",
+            Self::Progress => "user.btfs.progress",
+            Self::Pieces => "user.btfs.pieces",
+            Self::Why => "user.btfs.why",
+        }
+    }
+
+    /// The attributes of such a node.
+    pub fn at(place: Place) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |attribute| attribute.is_at(place))
+    }
+
+    /// The attribute of this name, if such a node has it.
+    pub fn named(name: &str, place: Place) -> Option<Self> {
+        Self::at(place).find(|attribute| attribute.name() == name)
+    }
+
+    fn is_at(self, place: Place) -> bool {
+        match self {
+            Self::IsBtfs | Self::Pid => place == Place::Root,
+            Self::InfoHash => matches!(place, Place::Directory | Place::File),
+            Self::Have | Self::Progress => place != Place::Symlink,
+            Self::Pieces | Self::Why => place == Place::File,
+        }
+    }
+}
+
+/// Per cent with one decimal, rounded down: 100.0 is said only when all is here.
+pub fn progress(totals: Totals) -> String {
+    if totals.bytes == 0 {
+        return "100.0".to_owned();
+    }
+    let here = u128::from(totals.here.min(totals.bytes));
+    let tenths = here * 1000 / u128::from(totals.bytes);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// The pieces of a file as text, numbered from its own first; what is too long ends in `…`.
+pub fn pieces(pieces: &Pieces) -> String {
+    let here: usize = pieces.here.iter().map(ExactSizeIterator::len).sum();
+    let mut text = format!("{here}/{}", pieces.all.len());
+    for (i, run) in pieces.here.iter().enumerate() {
+        if text.len() > MAX_VALUE_LEN {
+            text.push('…');
+            break;
+        }
+        text.push(if i == 0 { ' ' } else { ',' });
+        let first = run.start - pieces.all.start;
+        let last = (run.end - pieces.all.start).saturating_sub(1);
+        let written =
+            if first == last { write!(text, "{first}") } else { write!(text, "{first}-{last}") };
+        written.expect("a string takes all");
+    }
+    text
+}

@@ -1,0 +1,497 @@
+//! The mount's tree: every directory, file and link of every torrent, by inode and by name.
+//!
+//! Invariant: an inode number is the first 63 bits of a hash over info-hash and path, so that a torrent
+//! has the same numbers in every mount; 0 is never given out, 1 is the root, and a collision takes the
+//! next free number.
+//! Invariant: names in a directory are unique and in byte order; a directory is there because something
+//! in it is, or because it is the top of its torrent.
+//! Invariant: padding files are not in the tree.
+//!
+//! Not here: bytes, times as the kernel wants them, permissions ([`crate::fs::ops`]); making names legal
+//! ([`crate::proto::metainfo`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha1::{Digest, Sha1};
+
+use super::metainfo::{File, FileKind, Metainfo};
+use super::units::{FileIndex, InfoHash, TorrentId};
+
+/// Longest name that the kernel takes, in bytes.
+pub const MAX_NAME_LEN: usize = 255;
+
+/// Number of a node in the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The mount's root.
+    pub const ROOT: Self = Self(1);
+
+    /// The number that a node with this hash asks for.
+    fn wanted(seed: &[u8; 20]) -> Self {
+        let head = seed.first_chunk().expect("eight of twenty bytes");
+        Self(u64::from_be_bytes(*head) >> 1).or_after_root()
+    }
+
+    /// The number to try when this one is taken.
+    fn next(self) -> Self {
+        Self((self.0 + 1) & (u64::MAX >> 1)).or_after_root()
+    }
+
+    fn or_after_root(self) -> Self {
+        if self <= Self::ROOT { Self(2) } else { self }
+    }
+}
+
+/// One file of one torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileRef {
+    /// The torrent.
+    pub torrent: TorrentId,
+    /// The file in it.
+    pub file: FileIndex,
+}
+
+/// A directory, file or link.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its number.
+    pub ino: Ino,
+    /// The directory that it is in; the root is in itself.
+    pub parent: Ino,
+    /// The torrent that it is of; none for the root.
+    pub torrent: Option<TorrentId>,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+impl Node {
+    /// The torrent's file behind the node, if it is a file.
+    pub fn file(&self) -> Option<FileRef> {
+        match (self.torrent, &self.kind) {
+            (Some(torrent), &NodeKind::File { file, .. }) => Some(FileRef { torrent, file }),
+            _ => None,
+        }
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum NodeKind {
+    /// A directory.
+    Directory {
+        /// What is in it, in byte order of names. Shared, so that a listing under way keeps its own.
+        entries: Arc<[Entry]>,
+        /// How many of them are directories.
+        subdirectories: u32,
+    },
+    /// A file with content.
+    File {
+        /// Which file of its torrent.
+        file: FileIndex,
+        /// Bytes in it.
+        length: u64,
+        /// BEP 47 attribute `x`.
+        executable: bool,
+    },
+    /// A link to another node of the same torrent.
+    Symlink {
+        /// Relative path, as readlink tells it.
+        target: String,
+    },
+}
+
+impl NodeKind {
+    fn directory(list: impl IntoIterator<Item = Entry>) -> Self {
+        let entries: Arc<[Entry]> = list.into_iter().collect();
+        let inner = entries.iter().filter(|entry| entry.kind == EntryKind::Directory);
+        let subdirectories = inner.count() as u32;
+        Self::Directory { entries, subdirectories }
+    }
+
+    fn entry_kind(&self) -> EntryKind {
+        match self {
+            Self::Directory { .. } => EntryKind::Directory,
+            Self::File { .. } => EntryKind::File,
+            Self::Symlink { .. } => EntryKind::Symlink,
+        }
+    }
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: Box<str>,
+    /// The node that it names.
+    pub ino: Ino,
+    /// What that node is.
+    pub kind: EntryKind,
+}
+
+/// A node's kind, as a listing tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A file with content.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// Why a torrent does not go into the tree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// The torrent is there already.
+    #[error("the torrent {0} is mounted already")]
+    Present(InfoHash),
+    /// Two of the torrent's files want the same place, or one wants to be in another.
+    #[error("two files of the torrent are both called {0:?}")]
+    Clash(String),
+}
+
+/// Every node of the mount.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    nodes: BTreeMap<Ino, Node>,
+    torrents: BTreeMap<TorrentId, Planted>,
+}
+
+/// What the tree remembers of one torrent.
+#[derive(Clone, Debug)]
+struct Planted {
+    info_hash: InfoHash,
+    created: Option<i64>,
+    /// The name in the root.
+    name: Box<str>,
+    /// Its nodes; the first is the one in the root.
+    nodes: Vec<Ino>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tree {
+    /// A root with nothing in it.
+    pub fn new() -> Self {
+        let kind = NodeKind::directory([]);
+        let root = Node { ino: Ino::ROOT, parent: Ino::ROOT, torrent: None, kind };
+        Self { nodes: BTreeMap::from([(Ino::ROOT, root)]), torrents: BTreeMap::new() }
+    }
+
+    /// Puts a torrent into the root, and tells the number of its top node.
+    ///
+    /// A torrent whose name is taken gets a part of its info-hash added to it.
+    ///
+    /// # Errors
+    /// When the torrent is there already or two of its files clash; the tree is then as it was.
+    pub fn add(&mut self, torrent: TorrentId, meta: &Metainfo) -> Result<Ino, AddError> {
+        let twin = self.torrents.values().any(|other| other.info_hash == meta.info_hash);
+        if twin || self.torrents.contains_key(&torrent) {
+            return Err(AddError::Present(meta.info_hash));
+        }
+        let drafts = Drafts::of(meta)?;
+        let name = self.free_name(meta);
+        let nodes = self.plant(torrent, drafts);
+        let top = nodes[0];
+        let planted = Planted { info_hash: meta.info_hash, created: meta.created, name, nodes };
+        self.torrents.insert(torrent, planted);
+        self.list_root();
+        Ok(top)
+    }
+
+    /// Takes a torrent out, and tells the name that it had in the root.
+    pub fn remove(&mut self, torrent: TorrentId) -> Option<Box<str>> {
+        let planted = self.torrents.remove(&torrent)?;
+        for ino in &planted.nodes {
+            self.nodes.remove(ino);
+        }
+        self.list_root();
+        Some(planted.name)
+    }
+
+    /// The node with this number.
+    pub fn node(&self, ino: Ino) -> Option<&Node> {
+        self.nodes.get(&ino)
+    }
+
+    /// The node of this name in a directory.
+    pub fn lookup(&self, parent: Ino, name: &str) -> Option<&Node> {
+        let entries = self.entries(parent)?;
+        let at = entries.binary_search_by(|entry| (*entry.name).cmp(name)).ok()?;
+        self.node(entries[at].ino)
+    }
+
+    /// What is in a directory, in byte order of names.
+    pub fn entries(&self, ino: Ino) -> Option<&Arc<[Entry]>> {
+        match &self.node(ino)?.kind {
+            NodeKind::Directory { entries, .. } => Some(entries),
+            NodeKind::File { .. } | NodeKind::Symlink { .. } => None,
+        }
+    }
+
+    /// When the node's torrent was made, in seconds since 1970.
+    pub fn created(&self, node: &Node) -> Option<i64> {
+        self.torrents.get(&node.torrent?)?.created
+    }
+
+    /// The info-hash of the node's torrent.
+    pub fn info_hash(&self, node: &Node) -> Option<InfoHash> {
+        Some(self.torrents.get(&node.torrent?)?.info_hash)
+    }
+
+    /// The torrent's name in the root.
+    pub fn top_name(&self, torrent: TorrentId) -> Option<&str> {
+        Some(&self.torrents.get(&torrent)?.name)
+    }
+
+    /// Nodes in the tree, the root counted.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether no torrent is in the tree.
+    pub fn is_empty(&self) -> bool {
+        self.torrents.is_empty()
+    }
+
+    /// Gives each draft its number, and makes nodes of them.
+    fn plant(&mut self, torrent: TorrentId, drafts: Drafts<'_>) -> Vec<Ino> {
+        let mut numbers: Vec<Ino> = Vec::with_capacity(drafts.0.len());
+        for draft in &drafts.0 {
+            let ino = self.free_ino(Ino::wanted(&draft.seed));
+            let parent = draft.parent.map_or(Ino::ROOT, |parent| numbers[parent]);
+            // Directories are listed below, when what is in them has its numbers.
+            let kind = draft.kind.node_kind();
+            self.nodes.insert(ino, Node { ino, parent, torrent: Some(torrent), kind });
+            numbers.push(ino);
+        }
+        for (draft, ino) in drafts.0.iter().zip(&numbers) {
+            let DraftKind::Directory(children) = &draft.kind else { continue };
+            let list = children.iter().map(|(name, &child)| {
+                let kind = drafts.0[child].kind.entry_kind();
+                Entry { name: (*name).into(), ino: numbers[child], kind }
+            });
+            let kind = NodeKind::directory(list);
+            self.nodes.entry(*ino).and_modify(|node| node.kind = kind);
+        }
+        numbers
+    }
+
+    fn free_ino(&self, wanted: Ino) -> Ino {
+        let mut ino = wanted;
+        while self.nodes.contains_key(&ino) {
+            ino = ino.next();
+        }
+        ino
+    }
+
+    fn free_name(&self, meta: &Metainfo) -> Box<str> {
+        let taken = |name: &str| self.torrents.values().any(|other| *other.name == *name);
+        if !taken(&meta.name) {
+            return meta.name.as_str().into();
+        }
+        let hash = meta.info_hash.to_string();
+        let parts = [8, 16, 40].map(|digits| hash[..digits].to_owned());
+        let counted = (2..).map(|n: u32| format!("{hash} {n}"));
+        parts
+            .into_iter()
+            .chain(counted)
+            .map(|part| with_suffix(&meta.name, &format!(" [{part}]"), meta.single_file))
+            .find(|name| !taken(name))
+            .expect("there are more numbers than torrents")
+            .into()
+    }
+
+    fn list_root(&mut self) {
+        let mut list: Vec<Entry> = self
+            .torrents
+            .values()
+            .map(|planted| {
+                let ino = planted.nodes[0];
+                Entry { name: planted.name.clone(), ino, kind: self.nodes[&ino].kind.entry_kind() }
+            })
+            .collect();
+        list.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let kind = NodeKind::directory(list);
+        self.nodes.entry(Ino::ROOT).and_modify(|root| root.kind = kind);
+    }
+}
+
+/// The nodes of one torrent before they have their numbers; a parent stands before its children, and the
+/// first is the one that goes into the root.
+struct Drafts<'a>(Vec<Draft<'a>>);
+
+struct Draft<'a> {
+    /// Place of the directory that it is in; none for the first.
+    parent: Option<usize>,
+    /// Hash over info-hash and path.
+    seed: [u8; 20],
+    kind: DraftKind<'a>,
+}
+
+enum DraftKind<'a> {
+    Directory(BTreeMap<&'a str, usize>),
+    File { file: FileIndex, length: u64, executable: bool },
+    Symlink(String),
+}
+
+impl DraftKind<'_> {
+    fn node_kind(&self) -> NodeKind {
+        match self {
+            Self::Directory(_) => NodeKind::directory([]),
+            &Self::File { file, length, executable } => NodeKind::File { file, length, executable },
+            Self::Symlink(target) => NodeKind::Symlink { target: target.clone() },
+        }
+    }
+
+    fn entry_kind(&self) -> EntryKind {
+        match self {
+            Self::Directory(_) => EntryKind::Directory,
+            Self::File { .. } => EntryKind::File,
+            Self::Symlink(_) => EntryKind::Symlink,
+        }
+    }
+}
+
+impl<'a> Drafts<'a> {
+    fn of(meta: &'a Metainfo) -> Result<Self, AddError> {
+        let files = (0..).map(FileIndex).zip(&meta.files);
+        let mut shown = files.filter(|(_, file)| file.kind != FileKind::Padding);
+        let seed = meta.info_hash.0;
+        if meta.single_file {
+            let first = shown.next().or_else(|| Some((FileIndex(0), meta.files.first()?)));
+            let kind = first.map_or(DraftKind::Directory(BTreeMap::new()), |(i, f)| leaf(i, f));
+            return Ok(Self(vec![Draft { parent: None, seed, kind }]));
+        }
+        let top = DraftKind::Directory(BTreeMap::new());
+        let mut drafts = Self(vec![Draft { parent: None, seed, kind: top }]);
+        for (index, file) in shown {
+            let clash = || AddError::Clash(file.path.join("/"));
+            let (name, directories) = file.path.split_last().ok_or_else(clash)?;
+            let mut at = 0;
+            for directory in directories {
+                at = drafts.directory(at, directory).ok_or_else(clash)?;
+            }
+            drafts.child(at, name, leaf(index, file)).ok_or_else(clash)?;
+        }
+        Ok(drafts)
+    }
+
+    /// The directory of this name in the one at `parent`, made if it is not there; none if a file is.
+    fn directory(&mut self, parent: usize, name: &'a str) -> Option<usize> {
+        let DraftKind::Directory(children) = &self.0[parent].kind else { return None };
+        match children.get(name) {
+            Some(&at) => matches!(self.0[at].kind, DraftKind::Directory(_)).then_some(at),
+            None => self.child(parent, name, DraftKind::Directory(BTreeMap::new())),
+        }
+    }
+
+    /// A new node in the directory at `parent`; none if the name is taken.
+    fn child(&mut self, parent: usize, name: &'a str, kind: DraftKind<'a>) -> Option<usize> {
+        let at = self.0.len();
+        let DraftKind::Directory(children) = &mut self.0[parent].kind else { return None };
+        if children.contains_key(name) {
+            return None;
+        }
+        children.insert(name, at);
+        let seed = Sha1::new().chain_update(self.0[parent].seed).chain_update(name).finalize();
+        self.0.push(Draft { parent: Some(parent), seed: seed.into(), kind });
+        Some(at)
+    }
+}
+
+fn leaf(index: FileIndex, file: &File) -> DraftKind<'static> {
+    match &file.kind {
+        FileKind::Symlink { target } => DraftKind::Symlink(relative(&file.path, target)),
+        &FileKind::Regular { executable } => {
+            DraftKind::File { file: index, length: file.length, executable }
+        }
+        FileKind::Padding => {
+            DraftKind::File { file: index, length: file.length, executable: false }
+        }
+    }
+}
+
+/// The way from the link at `from` to `target`, both below the torrent's directory.
+fn relative(from: &[String], target: &[String]) -> String {
+    let directory = &from[..from.len().saturating_sub(1)];
+    let shared = directory.iter().zip(target).take_while(|(a, b)| a == b).count();
+    let up = directory[shared..].iter().map(|_| "..");
+    let down = target[shared..].iter().map(String::as_str);
+    let way: Vec<&str> = up.chain(down).collect();
+    if way.is_empty() { ".".to_owned() } else { way.join("/") }
+}
+
+/// The name with a suffix: before the extension of a file, at the end of a directory's name. The stem is
+/// cut where the whole would be too long.
+fn with_suffix(name: &str, suffix: &str, is_file: bool) -> String {
+    let short =
+        |ext: &str| (1..=5).contains(&ext.len()) && ext.bytes().all(|b| b.is_ascii_alphanumeric());
+    let dot = name.rfind('.').filter(|&at| is_file && at > 0 && short(&name[at + 1..]));
+    let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
+    let room = MAX_NAME_LEN - suffix.len() - extension.len();
+    let cut = (0..=room.min(stem.len())).rfind(|&at| stem.is_char_boundary(at)).unwrap_or(0);
+    format!("{}{suffix}{extension}", &stem[..cut])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_skip_zero_and_the_root() {
+        assert_eq!(Ino::wanted(&[0; 20]), Ino(2));
+        assert_eq!(Ino::wanted(&[0xff; 20]), Ino(u64::MAX >> 1));
+        assert_eq!(Ino(u64::MAX >> 1).next(), Ino(2));
+        assert_eq!(Ino(41).next(), Ino(42));
+    }
+
+    #[test]
+    fn a_taken_number_gives_way_to_the_next_free_one() {
+        let mut tree = Tree::new();
+        let root = tree.nodes[&Ino::ROOT].clone();
+        for taken in [5, 6, 8] {
+            tree.nodes.insert(Ino(taken), root.clone());
+        }
+        assert_eq!(tree.free_ino(Ino(4)), Ino(4));
+        assert_eq!(tree.free_ino(Ino(5)), Ino(7));
+    }
+
+    #[test]
+    fn a_suffix_stands_before_a_real_extension() {
+        for (name, is_file, expected) in [
+            ("film.mkv", true, "film [x].mkv"),
+            ("film.mkv", false, "film.mkv [x]"),
+            (".hidden", true, ".hidden [x]"),
+            ("Dr. Who, all of it", true, "Dr. Who, all of it [x]"),
+            ("plain", true, "plain [x]"),
+        ] {
+            assert_eq!(with_suffix(name, " [x]", is_file), expected, "{name}");
+        }
+        let long = with_suffix(&"é".repeat(127), " [0123456789]", true);
+        assert!(long.len() <= MAX_NAME_LEN && long.ends_with("é [0123456789]"), "{long}");
+    }
+
+    #[test]
+    fn a_link_takes_the_shortest_way() {
+        let path = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+        for (from, target, expected) in [
+            ("link", "file", "file"),
+            ("a/link", "file", "../file"),
+            ("a/b/link", "a/c/file", "../c/file"),
+            ("a/link", "a/file", "file"),
+            ("a/b/link", "a", "../../a"),
+            ("a/link", "a", "."),
+        ] {
+            let way = relative(&path(from), &path(target));
+            assert_eq!(way, expected, "{from} -> {target}");
+        }
+    }
+}
