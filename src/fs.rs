@@ -10,7 +10,13 @@
 //! session: mounts, watches the mount, ends it
 //! ```
 
+pub mod adapter;
+pub mod attach;
+pub mod detach;
 pub mod errno;
+pub mod mountinfo;
 pub mod ops;
+pub mod parked;
+pub mod session;
 pub mod source;
 pub mod xattr;

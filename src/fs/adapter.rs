@@ -1,0 +1,554 @@
+//! What the kernel asks, handed to [`Ops`], and the answers in the FUSE library's words.
+//!
+//! Invariant: no method waits. A read of bytes that are here is answered on the thread that took it; any
+//! other is parked.
+//! Invariant: every file is opened with KEEP_CACHE and never with DIRECT_IO. Without the first, a second
+//! open behind a waiting read could not be killed; with the second, no waiting read could.
+//! Invariant: every writing operation is EROFS, and what only a writable or a network filesystem needs
+//! is ENOSYS, which the kernel remembers and then answers itself.
+//!
+//! Not here: signals and deadlines of waiting reads ([`super::parked`]).
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+
+use super::errno::Fault;
+use super::ops::{Attr, AttrKind, BLOCK_SIZE, Listing, Ops, Read};
+use super::parked::{self, Parked};
+use super::source::ReadReply;
+use crate::proto::tree::{EntryKind, Ino, MAX_NAME_LEN};
+use crate::proto::units::ReaderId;
+
+/// How long the kernel may keep what never changes.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long it may keep what changes while pieces arrive.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// Requests that the kernel may have waiting here before it holds back others: with the library's 16,
+/// a few waiting reads would stop every other read of the mount.
+const MAX_BACKGROUND: u16 = 4096;
+
+/// What we ask of the kernel if it can do it.
+const WANTED: [InitFlags; 7] = [
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_EXPORT_SUPPORT,
+];
+
+thread_local! {
+    /// The bytes of the read that this thread answers; grows to the largest, at most 1 MiB.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The filesystem as the FUSE library wants it.
+#[derive(Debug)]
+pub struct Adapter {
+    ops: Ops,
+    parked: Arc<Parked>,
+    owner: Owner,
+}
+
+/// Whom all files belong to.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Adapter {
+    /// The operations, and the table for reads that wait.
+    pub fn new(ops: Ops, parked: Arc<Parked>, owner: Owner) -> Self {
+        Self { ops, parked, owner }
+    }
+
+    fn stat(&self, attr: &Attr) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(attr.ino.0),
+            size: attr.size,
+            blocks: attr.blocks,
+            atime: attr.modified,
+            mtime: attr.modified,
+            ctime: attr.modified,
+            crtime: attr.modified,
+            kind: match attr.kind {
+                AttrKind::Directory => FileType::Directory,
+                AttrKind::File => FileType::RegularFile,
+                AttrKind::Symlink => FileType::Symlink,
+            },
+            perm: attr.mode,
+            nlink: attr.links,
+            uid: self.owner.uid,
+            gid: self.owner.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+
+    fn answer_read(&self, request: parked::Request, reply: ReplyData) {
+        let answer = ReadReply::new(move |result| match result {
+            Ok(bytes) => reply.data(bytes),
+            Err(error) => reply.error(errno(Fault::Read(error))),
+        });
+        self.parked.park(request, answer);
+    }
+
+    /// The listing's rows from an offset on: number of the next row, node, type and name.
+    fn rows(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, Ino, FileType, &str)> {
+        let dots = [(listing.ino, "."), (listing.parent, "..")];
+        let dots = dots.into_iter().map(|(ino, name)| (ino, FileType::Directory, name));
+        let entries = listing.entries.iter().map(|e| (e.ino, file_type(e.kind), &*e.name));
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rows = (1..).zip(dots.chain(entries)).skip(from);
+        rows.map(|(next, (ino, kind, name))| (next, ino, kind, name))
+    }
+}
+
+fn errno(fault: Fault) -> Errno {
+    Errno::from_i32(fault.errno())
+}
+
+fn file_type(kind: EntryKind) -> FileType {
+    match kind {
+        EntryKind::Directory => FileType::Directory,
+        EntryKind::File => FileType::RegularFile,
+        EntryKind::Symlink => FileType::Symlink,
+    }
+}
+
+fn attr_ttl(attr: &Attr) -> &'static Duration {
+    if attr.settled { &LONG } else { &SHORT }
+}
+
+fn give_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(value),
+        Ok(_) | Err(_) => reply.error(Errno::ERANGE),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            // A kernel without it works as well, only slower.
+            let _ = config.add_capabilities(flag);
+        }
+        let limits = [
+            config.set_max_background(MAX_BACKGROUND),
+            config.set_congestion_threshold(MAX_BACKGROUND),
+        ];
+        if limits.iter().any(Result::is_err) {
+            return Err(io::Error::other("the kernel takes no background requests"));
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.parked.close();
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.ops.lookup(Ino(parent.0), name) {
+            Ok(attr) => {
+                let stat = self.stat(&attr);
+                reply.entry_with_ttls(attr_ttl(&attr), &LONG, &stat, Generation(0));
+            }
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.ops.attr(Ino(ino.0)) {
+            Ok(attr) => reply.attr(attr_ttl(&attr), &self.stat(&attr)),
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.ops.readlink(Ino(ino.0)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.ops.open(Ino(ino.0), flags.0) {
+            Ok(reader) => reply.opened(FileHandle(reader.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let reader = ReaderId(fh.0);
+        BUFFER.with_borrow_mut(|buf| match self.ops.read(reader, offset, size, buf) {
+            Ok(Read::Done(len)) => reply.data(&buf[..len]),
+            Ok(Read::Later(at, span)) => {
+                self.answer_read(parked::Request { reader, at, span, tid: req.pid() }, reply);
+            }
+            Err(fault) => reply.error(errno(fault)),
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.ops.release(ReaderId(fh.0));
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Torrents come and go in the root; all else stays as it is.
+        let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        let flags = if ino.0 == Ino::ROOT.0 { FopenFlags::empty() } else { keep };
+        match self.ops.opendir(Ino(ino.0)) {
+            Ok(handle) => reply.opened(FileHandle(handle), flags),
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        match self.ops.listing(fh.0) {
+            Ok(listing) => {
+                for (next, ino, kind, name) in Self::rows(&listing, offset) {
+                    if reply.add(INodeNo(ino.0), next, kind, name) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        match self.ops.listing(fh.0) {
+            Ok(listing) => {
+                for (next, ino, _, name) in Self::rows(&listing, offset) {
+                    // Taken out since the directory was opened.
+                    let Ok(attr) = self.ops.attr(ino) else { continue };
+                    let (ttl, stat) = (attr_ttl(&attr), self.stat(&attr));
+                    if reply.add(stat.ino, next, name, ttl, &stat, Generation(0)) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.ops.releasedir(fh.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let s = self.ops.statfs();
+        let names = MAX_NAME_LEN as u32;
+        reply.statfs(s.blocks, s.missing, s.missing, s.nodes, 0, BLOCK_SIZE, names, BLOCK_SIZE);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.ops.xattr(Ino(ino.0), name) {
+            Ok(value) => give_xattr(reply, size, value.as_bytes()),
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.ops.xattrs(Ino(ino.0)) {
+            Ok(names) => {
+                let list: String = names.iter().flat_map(|name| [*name, "\0"]).collect();
+                give_xattr(reply, size, list.as_bytes());
+            }
+            Err(fault) => reply.error(errno(fault)),
+        }
+    }
+
+    // What the kernel answers by itself once it has been told that nobody does.
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// The kernel's own answer is ours: all data, one hole at the end ([`super::ops`] says why).
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _blocksize: u32, _idx: u64, reply: ReplyBmap) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _start: u64,
+        _end: u64,
+        _typ: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn setlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _start: u64,
+        _end: u64,
+        _typ: i32,
+        _pid: u32,
+        _sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    // What would change something.
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _target: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+}
