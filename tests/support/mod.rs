@@ -1,0 +1,7 @@
+//! What the integration tests share.
+
+#![allow(dead_code, unreachable_pub)]
+
+pub mod content;
+pub mod fake;
+pub mod mount;
