@@ -35,7 +35,7 @@ const MAGIC: &[u8; 12] = b"btfs state 1";
 const TRUST_AT: usize = MAGIC.len();
 const VOUCHED: u8 = 1;
 const TO_CHECK: u8 = 0;
-const STAMP_LEN: usize = 1 + 8 + 16;
+const STAMP_LEN: usize = 1 + 8 + 16 + 16;
 const CRC_LEN: usize = 4;
 
 /// The state file of one torrent.
@@ -289,7 +289,8 @@ fn encode_stamp(stamp: Option<Stamp>) -> [u8; STAMP_LEN] {
     if let Some(stamp) = stamp {
         bytes[0] = 1;
         bytes[1..9].copy_from_slice(&stamp.len.to_le_bytes());
-        bytes[9..].copy_from_slice(&stamp.modified.to_le_bytes());
+        bytes[9..25].copy_from_slice(&stamp.modified.to_le_bytes());
+        bytes[25..].copy_from_slice(&stamp.changed.to_le_bytes());
     }
     bytes
 }

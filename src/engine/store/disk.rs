@@ -57,6 +57,8 @@ pub struct Stamp {
     pub len: u64,
     /// When it was last changed, in nanoseconds since 1970.
     pub modified: i128,
+    /// When the system last saw a change of it or of its inode, which nobody can set back.
+    pub changed: i128,
 }
 
 /// One torrent's files.
@@ -138,8 +140,12 @@ impl Disk {
         }
         let open = self.tree.file(&self.elements(file), Opening::Read).ok()?;
         let seen = open.metadata().ok()?;
-        let modified = i128::from(seen.mtime()) * 1_000_000_000 + i128::from(seen.mtime_nsec());
-        Some(Stamp { len: seen.len(), modified })
+        let nanos = |secs, nanos| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
+        Some(Stamp {
+            len: seen.len(),
+            modified: nanos(seen.mtime(), seen.mtime_nsec()),
+            changed: nanos(seen.ctime(), seen.ctime_nsec()),
+        })
     }
 
     pub(super) fn write(&self, piece: PieceIndex, blocks: &[Bytes]) -> Result<(), StoreError> {
