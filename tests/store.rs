@@ -59,6 +59,7 @@ fn shared() -> (Arc<Metainfo>, Vec<u8>) {
             ("none", vec![], ""),
             (".pad/25", vec![0; 25], "p"),
             ("sub/deep/c", torrent::noise(3, 500), "x"),
+            ("sub/link", vec![], "l"),
             ("d", torrent::noise(4, 11), ""),
         ],
     )
@@ -147,6 +148,7 @@ fn kept_files_are_the_torrents_files_and_padding_is_none() {
     let dir = dir();
     let disk = kept(dir.path(), &metainfo).expect("opened");
     disk.materialise().expect("made");
+    disk.materialise().expect("all there already");
     let store = Store::Disk(disk);
     for piece in metainfo.geometry.pieces() {
         write(&store, &metainfo, &all, piece).expect("written");
@@ -158,6 +160,9 @@ fn kept_files_are_the_torrents_files_and_padding_is_none() {
     assert_eq!(read("sub/deep/c"), all[128..628]);
     assert_eq!(read("d"), all[628..]);
     assert!(!dir.path().join("top/.pad").exists());
+    assert_eq!(read("sub/link"), all[..100], "a link to a");
+    let mode = |name: &str| fs::metadata(dir.path().join("top").join(name)).expect(name).mode();
+    assert_eq!((mode("a") & 0o100, mode("sub/deep/c") & 0o100), (0, 0o100));
 }
 
 #[test]

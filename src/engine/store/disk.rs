@@ -1,6 +1,6 @@
 //! A torrent's own files under a directory: sparse, made when first written to.
 //!
-//! Invariant: nothing outside the root is touched, whatever stands in it ([`super::tree`]).
+//! Invariant: nothing outside the root is touched, whatever stands in it.
 //! Invariant: a file that was opened for writing has its final length.
 //!
 //! Not here: the names, which [`crate::proto::metainfo`] has made legal and unique.
@@ -120,14 +120,21 @@ impl Disk {
         Ok(Self { torrent, metainfo, layout, tree, names, access, open, flush })
     }
 
-    /// Makes every file, also those without bytes, and every directory; for data that is to be kept.
+    /// Makes every file, also those without bytes, every directory and every link; for data that is to be
+    /// kept.
     ///
     /// # Errors
     /// At the first that cannot be made.
     pub fn materialise(&self) -> Result<(), StoreError> {
-        for (file, index) in self.metainfo.files.iter().zip(0..) {
-            if matches!(file.kind, FileKind::Regular { .. }) {
-                self.open_file(FileIndex(index), Opening::Create)?;
+        for (file, index) in self.metainfo.files.iter().zip(0..).map(|(f, n)| (f, FileIndex(n))) {
+            match &file.kind {
+                FileKind::Regular { .. } => drop(self.open_file(index, self.creating(index))?),
+                FileKind::Symlink { target } => {
+                    let up = std::iter::repeat_n("..", file.path.len().saturating_sub(1));
+                    let target: PathBuf = up.chain(target.iter().map(String::as_str)).collect();
+                    self.tree.link(&self.elements(index), &target)?;
+                }
+                FileKind::Padding => {}
             }
         }
         Ok(())
@@ -153,7 +160,7 @@ impl Disk {
         for segment in self.layout.segments(self.metainfo.geometry.piece_range(piece)) {
             let mut slices = blocks.take(segment.len as usize);
             let Source::File { file, offset } = segment.source else { continue };
-            let open = self.fetch(file, Opening::Create)?;
+            let open = self.fetch(file, self.creating(file))?;
             let written = write_all(&open, &mut slices, offset);
             // After the write and before the piece is vouched for, or a flush between would miss it.
             self.flush.lock().dirty.insert(file);
@@ -251,6 +258,11 @@ impl Disk {
             self.flush.lock().dirty.insert(file);
         }
         Ok(open)
+    }
+
+    fn creating(&self, file: FileIndex) -> Opening {
+        let kind = &self.metainfo.files[file.slot()].kind;
+        Opening::Create { executable: *kind == FileKind::Regular { executable: true } }
     }
 
     fn elements(&self, file: FileIndex) -> Vec<String> {

@@ -10,8 +10,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::symlinkat;
 
 use super::StoreError;
 
@@ -28,9 +29,15 @@ pub(super) struct Tree {
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
+    /// To be read; it must be there.
     Read,
+    /// To be read and written; it must be there.
     Write,
-    Create,
+    /// To be read and written; it and its directories are made when missing.
+    Create {
+        /// Whether a new file may be run, as far as the umask lets it.
+        executable: bool,
+    },
 }
 
 impl Tree {
@@ -54,22 +61,23 @@ impl Tree {
         elements.iter().fold(self.path.clone(), |path, element| path.join(element))
     }
 
-    /// Opens a regular file; with [`Opening::Create`] it and its directories are made when missing.
-    pub(super) fn file(&self, elements: &[String], mode: Opening) -> Result<File, StoreError> {
+    /// Opens a regular file.
+    pub(super) fn file(&self, elements: &[String], opening: Opening) -> Result<File, StoreError> {
         let whole = || self.locate(elements);
         let Some((name, above)) = elements.split_last() else {
             return Err(StoreError::NotAFile { path: whole() });
         };
-        let parent = self.directory(above, mode == Opening::Create)?;
+        let parent = self.directory(above, matches!(opening, Opening::Create { .. }))?;
         // Non-blocking, so that a planted FIFO cannot hold the thread; it changes nothing for files.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let flags = flags
-            | match mode {
-                Opening::Read => OFlag::O_RDONLY,
-                Opening::Write => OFlag::O_RDWR,
-                Opening::Create => OFlag::O_RDWR | OFlag::O_CREAT,
-            };
-        let opened = openat(parent.as_fd(), name.as_str(), flags, Mode::from_bits_truncate(0o666));
+        let (access, mode) = match opening {
+            Opening::Read => (OFlag::O_RDONLY, 0),
+            Opening::Write => (OFlag::O_RDWR, 0),
+            Opening::Create { executable: false } => (OFlag::O_RDWR | OFlag::O_CREAT, 0o666),
+            Opening::Create { executable: true } => (OFlag::O_RDWR | OFlag::O_CREAT, 0o777),
+        };
+        let mode = Mode::from_bits_truncate(mode);
+        let opened = openat(parent.as_fd(), name.as_str(), flags | access, mode);
         let file = File::from(opened.map_err(|errno| match errno {
             Errno::ELOOP | Errno::EISDIR | Errno::ENXIO => StoreError::NotAFile { path: whole() },
             other => StoreError::io("open", &whole(), other.into()),
@@ -79,6 +87,23 @@ impl Tree {
             return Err(StoreError::NotAFile { path: whole() });
         }
         Ok(file)
+    }
+
+    /// Makes a symbolic link, unless the same one stands there. Nothing here ever follows it.
+    pub(super) fn link(&self, elements: &[String], target: &Path) -> Result<(), StoreError> {
+        let path = self.locate(elements);
+        let Some((name, above)) = elements.split_last() else {
+            return Err(StoreError::NotAFile { path });
+        };
+        let parent = self.directory(above, true)?;
+        match symlinkat(target, parent.as_fd(), name.as_str()) {
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => match readlinkat(parent.as_fd(), name.as_str()) {
+                Ok(there) if there == target => Ok(()),
+                _ => Err(StoreError::NotAFile { path }),
+            },
+            Err(errno) => Err(StoreError::io("make a link at", &path, errno.into())),
+        }
     }
 
     /// Opens a directory, and makes it when missing if asked to.
