@@ -97,15 +97,21 @@ impl Content {
     /// Writes a verified chunk to the store and vouches for it.
     ///
     /// # Errors
-    /// When the store did not take it.
+    /// When the store did not take it; what it took in part takes no room.
     pub(super) fn store_chunk(
         &self,
         piece: PieceIndex,
         blocks: &[Bytes],
     ) -> Result<(), StoreError> {
-        self.store.write(piece, blocks)?;
-        self.have.insert(piece);
-        Ok(())
+        let written = self.store.write(piece, blocks);
+        match &written {
+            Ok(()) => {
+                self.have.insert(piece);
+            }
+            // On a full disk, half a piece is in the way of those that still fit. The first error counts.
+            Err(_) => drop(self.evict(piece)),
+        }
+        written
     }
 
     /// Takes a piece out of the store, in the order that lets no reader see it go.
