@@ -18,6 +18,7 @@ pub mod seed;
 pub mod settings;
 pub mod source;
 pub mod start;
+pub mod tracker;
 pub mod unmount;
 
 use std::ffi::OsString;
@@ -61,4 +62,3 @@ fn fail(error: &anyhow::Error) -> Exit {
 }
 //! cli
 
-pub mod tracker;

@@ -21,5 +21,5 @@ pub mod state;
 pub mod store;
 pub mod torrent;
 pub mod tracker;
-pub mod workers;
 pub mod tracker_server;
+pub mod workers;

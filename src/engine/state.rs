@@ -100,12 +100,7 @@ impl StateFile {
         metainfo: Arc<Metainfo>,
         disk: &Disk,
     ) -> (Self, Result<Recorded, StateError>) {
-        let stamps: Vec<_> = (0..metainfo.files.len() as u32)
-            .map(|index| {
-                let empty = metainfo.files[index as usize].length == 0;
-                if empty { None } else { disk.stamp(FileIndex(index)) }
-            })
-            .collect();
+        let stamps = disk.stamps((0..metainfo.files.len() as u32).map(FileIndex));
         let state = Self {
             path: path.to_path_buf(),
             layout: Layout::new(&metainfo),
@@ -126,8 +121,9 @@ impl StateFile {
         let epoch = have.epoch();
         let pieces = have.snapshot();
         let (touched, flushed) = disk.flush();
-        for file in touched {
-            stamps[file.slot()] = disk.stamp(file);
+        let seen = disk.stamps(touched.iter().copied());
+        for (file, stamp) in touched.into_iter().zip(seen) {
+            stamps[file.slot()] = stamp;
         }
         let mut on_disk = self.on_disk.lock();
         // A piece that left meanwhile is still in the snapshot: let the next run check.
