@@ -5,9 +5,12 @@
 //! Not here: decisions on what to fetch (`proto`), and what each option means (`settings`).
 
 pub mod args;
+pub mod content_source;
+pub mod create;
 pub mod daemon;
 pub mod exit;
 pub mod get;
+pub mod info;
 pub mod log;
 pub mod mount;
 pub mod mount_options;
@@ -60,5 +63,3 @@ fn fail(error: &anyhow::Error) -> Exit {
     eprintln!("btfs: {}", exit::one_line(error));
     Exit::of(error)
 }
-//! cli
-

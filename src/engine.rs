@@ -1,5 +1,6 @@
 //! The tokio side: carries bytes and time into [`crate::proto`], and decides nothing.
 
+pub mod author;
 pub mod budget;
 pub mod check;
 pub mod chunks;

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod assembly;
+pub mod author;
 pub mod bencode;
 pub mod bitfield;
 pub mod blame;
@@ -19,6 +20,7 @@ pub mod picker;
 pub mod rarity;
 pub mod rate;
 pub mod readahead;
+pub mod registry;
 pub mod swarm;
 pub mod tree;
 pub mod units;

@@ -24,12 +24,12 @@ fn announce() -> Announce {
         event: Event::Started,
         wanted: Some(50),
         key: 0xbeef,
-        ipv6: Some("2001:db8::1".parse().unwrap()),
+        ipv6: Some("2001:db8::1".parse().expect("an address")),
     }
 }
 
 fn addr(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Scene {
     }
 
     fn announce(&mut self, visit: &Visit) -> Answer {
-        self.registry.announce(visit, self.now, &mut self.rng).unwrap()
+        self.registry.announce(visit, self.now, &mut self.rng).expect("a registry with room")
     }
 
     fn scrape(&mut self, torrent: u8) -> Scraped {

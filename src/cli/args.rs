@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::log::LoggingArgs;
-use super::{get, mount, seed, unmount};
+use super::{create, get, info, mount, seed, tracker, unmount};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +54,16 @@ pub enum Command {
     ///
     /// Verifies DATA, announces it to the torrent's trackers and serves peers until SIGINT or SIGTERM.
     Seed(seed::Seed),
+    /// Make a .torrent file of a file or directory
+    ///
+    /// Hashes PATH on all cores, writes the .torrent and prints its info-hash.
+    Create(create::Create),
+    /// Show what is in a .torrent file
+    Info(info::Info),
+    /// Run a tracker
+    ///
+    /// Brings the peers of any torrent together, over HTTP and UDP at the same port, until SIGINT or SIGTERM.
+    Tracker(tracker::Tracker),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -69,6 +79,9 @@ impl Command {
             Self::Unmount(args) => args.run(),
             Self::Get(args) => args.run(),
             Self::Seed(args) => args.run(),
+            Self::Create(args) => args.run(),
+            Self::Info(args) => args.run(),
+            Self::Tracker(args) => args.run(),
             Self::Completions(args) => {
                 args.run();
                 Ok(())

@@ -4,13 +4,29 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
+use parking_lot::RwLock;
+use tokio::task::spawn_blocking;
+use url::Url;
+
+use super::content_source::Torrents;
+use super::daemon::{self, Ready};
 use super::mount_options::MountOptions;
 use super::mountpoint;
 use super::options::{NetworkArgs, StorageArgs};
-use super::settings::{self, Network, Storage};
+use super::settings::{self, Network, Place, Storage};
 use super::source::Source;
+use super::start::{self, Endings};
+use crate::engine::handle::Handle;
+use crate::engine::node::{Home, Limits, Node, Options};
+use crate::fs::attach;
+use crate::fs::session::{self, Ended};
+use crate::proto::config::Config;
+use crate::proto::metainfo::Metainfo;
+use crate::proto::tree::Tree;
 
 /// Options of `btfs mount`.
 #[derive(Clone, Debug, clap::Args)]
@@ -101,7 +117,13 @@ impl Mount {
     /// The mount is not there; the error says why.
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        anyhow::bail!("{}: mounting is not built yet", settings.mountpoint.display())
+        let torrents: Vec<_> =
+            settings.sources.iter().map(start::metainfo).collect::<Result<_, _>>()?;
+        if settings.foreground {
+            return serve(&settings, torrents, Ready::foreground());
+        }
+        let log = settings.log_file.clone();
+        daemon::background(log.as_deref(), |ready| serve(&settings, torrents, ready))
     }
 
     fn settings(self) -> anyhow::Result<MountSettings> {
@@ -129,4 +151,90 @@ impl Mount {
             network,
         })
     }
+}
+
+/// Mounts, says so, and serves until a signal or an unmount ends it.
+fn serve(
+    settings: &MountSettings,
+    torrents: Vec<Arc<Metainfo>>,
+    ready: Ready,
+) -> anyhow::Result<()> {
+    let runtime = start::runtime()?;
+    let ended = runtime.block_on(async {
+        let mut endings = Endings::listen()?;
+        let network = (!settings.offline).then_some(&settings.network);
+        let node = start::node(network, limits(settings))?;
+        let handles = add(settings, &node, torrents).await?;
+        let mount = Arc::new(mount(settings, &handles)?);
+        let gone = {
+            let mount = mount.clone();
+            spawn_blocking(move || mount.wait())
+        };
+        ready.mounted().context("whoever asked for the mount is gone")?;
+        let ended = tokio::select! {
+            ended = gone => ended.context("the mount's watcher failed")?,
+            () = endings.wait() => {
+                let unmounted = spawn_blocking(move || mount.unmount());
+                unmounted.await.context("unmounting failed")??
+            }
+        };
+        endings.kill_on_next();
+        node.stop().await;
+        anyhow::Ok(ended)
+    })?;
+    // Readers that never let go, and the system calls they are in, must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ended::Cleanly | Ended::InUse => Ok(()),
+        Ended::Failed(why) => bail!("{}: the mount failed: {why}", settings.mountpoint.display()),
+    }
+}
+
+fn limits(settings: &MountSettings) -> Limits {
+    let store_bytes = match settings.storage.place {
+        Place::Keep(_) => u64::MAX,
+        Place::Cache | Place::Memory => settings.storage.cache_bytes,
+    };
+    Limits { memory_bytes: settings.storage.memory_bytes, store_bytes }
+}
+
+async fn add(
+    settings: &MountSettings,
+    node: &Node,
+    torrents: Vec<Arc<Metainfo>>,
+) -> anyhow::Result<Vec<Handle>> {
+    let cache = &settings.storage.cache_dir;
+    let home = match &settings.storage.place {
+        Place::Cache => Home::Cache(cache.clone()),
+        Place::Keep(dir) => Home::Kept { dir: dir.clone(), cache: cache.clone() },
+        Place::Memory => Home::Memory,
+    };
+    let mut handles = Vec::new();
+    for metainfo in torrents {
+        let options = Options {
+            home: home.clone(),
+            peers: settings.network.peers.clone(),
+            trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
+            config: Config { fill: settings.fill, upload: settings.upload, ..Config::default() },
+        };
+        handles.push(node.add(metainfo, options, |_| {}).await?);
+    }
+    Ok(handles)
+}
+
+fn mount(settings: &MountSettings, handles: &[Handle]) -> anyhow::Result<session::Mount> {
+    let mut tree = Tree::new();
+    for handle in handles {
+        let metainfo = handle.metainfo();
+        tree.add(handle.id(), metainfo).with_context(|| metainfo.name.clone())?;
+    }
+    let options = attach::Options {
+        access: settings.options.access,
+        nonempty: settings.options.nonempty,
+        noexec: settings.options.noexec,
+        read_timeout: settings.read_timeout,
+        ..attach::Options::default()
+    };
+    let source = Arc::new(Torrents::new(handles, settings.offline));
+    Ok(session::Mount::new(&settings.mountpoint, Arc::new(RwLock::new(tree)), source, &options)?)
 }

@@ -4,6 +4,7 @@
 //! silence.
 
 use super::exit::UsageError;
+use crate::fs::attach::Access;
 
 /// What `-o` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,18 +15,6 @@ pub struct MountOptions {
     pub nonempty: bool,
     /// No file of the mount can be executed.
     pub noexec: bool,
-}
-
-/// Who may look into the mount.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// The user who mounts.
-    #[default]
-    Owner,
-    /// That user and root.
-    OwnerAndRoot,
-    /// Everybody.
-    All,
 }
 
 impl MountOptions {

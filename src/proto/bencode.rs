@@ -1,6 +1,6 @@
 //! Bencode (BEP 3): the one door through which a stranger's bencode comes in, and the writer for ours.
 //!
-//! Invariant: `serde_bencode` sees only bytes that [`scan`] has accepted. It recurses on input and takes
+//! Invariant: `serde_bencode` sees only bytes that the scan has accepted. It recurses on input and takes
 //! lengths on trust; the scan does neither, so nesting, counts and lengths are bounded before it starts.
 //!
 //! Not here: what the values mean ([`crate::proto::metainfo`], the tracker and extension messages).

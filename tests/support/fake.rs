@@ -185,7 +185,7 @@ impl Source for Fake {
 
     fn pieces(&self, at: FileRef) -> Pieces {
         let missing = self.state.lock().missing.contains_key(&at);
-        Pieces { all: 3..11, here: if missing { vec![3..5, 10..11] } else { vec![3..11] } }
+        Pieces { all: 3..11, here: if missing { vec![3..5, 10..11] } else { Vec::from([3..11]) } }
     }
 
     fn why(&self, _: FileRef) -> String {

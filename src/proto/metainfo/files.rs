@@ -35,10 +35,8 @@ impl Listed {
         self.attr.as_ref().is_some_and(|attr| attr.contains(&attribute))
     }
 
-    /// BitComet marks padding by name alone.
     fn is_padding(&self) -> bool {
-        let bitcomet = |name: &ByteBuf| name.starts_with(b"_____padding_file_");
-        self.has(b'p') || self.path.last().is_some_and(bitcomet)
+        self.has(b'p') || self.path.last().is_some_and(is_padding_name)
     }
 
     /// Links take no bytes of the torrent, whatever their entry says; other clients count them so, too.
@@ -60,6 +58,11 @@ impl Listed {
         };
         self.path_utf8.as_ref().filter(valid).unwrap_or(&self.path)
     }
+}
+
+/// BitComet marks padding by name alone.
+pub(in super::super) fn is_padding_name(element: &impl AsRef<[u8]>) -> bool {
+    element.as_ref().starts_with(b"_____padding_file_")
 }
 
 /// Reads `length` or `files`.

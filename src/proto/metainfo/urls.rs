@@ -38,11 +38,16 @@ pub(super) fn trackers(dict: &Dict<'_>) -> Vec<Vec<String>> {
     legal_tiers(&Vec::from_iter(announce))
 }
 
+/// The URL as we keep it, if it can be a tracker's.
+pub fn tracker_url(raw: &[u8]) -> Option<String> {
+    legal_url(raw, &["http://", "https://", "udp://"])
+}
+
 fn legal_tiers(tiers: &[Vec<ByteBuf>]) -> Vec<Vec<String>> {
     let mut seen = HashSet::new();
     let mut kept: Vec<Vec<String>> = Vec::new();
     for tier in tiers {
-        let urls = tier.iter().filter_map(|raw| legal_url(raw, &["http://", "https://", "udp://"]));
+        let urls = tier.iter().filter_map(|raw| tracker_url(raw));
         let fresh: Vec<String> =
             urls.filter(|url| seen.len() < MAX_TRACKERS && seen.insert(url.clone())).collect();
         if !fresh.is_empty() {
