@@ -11,11 +11,13 @@
 //!
 //! Not here: when which tracker is asked ([`crate::proto::announce::tiers`]).
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
@@ -24,7 +26,7 @@ use url::Url;
 use crate::engine::message::TrackerEvent;
 use crate::proto::announce::tiers::{Order, Pace, Tiers, TrackerIndex, TrackerStatus};
 use crate::proto::announce::udp::Family;
-use crate::proto::announce::{Announce, Answer, Event, Progress, Retry};
+use crate::proto::announce::{Announce, Answer, AnswerError, Event, Progress, Retry};
 use crate::proto::units::{InfoHash, PeerId};
 
 mod failure;
@@ -42,7 +44,7 @@ const WANTED: u32 = 50;
 const AT_ONCE: usize = 100;
 
 /// For one announce, names, redirects and repeats included.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Orders waiting for the trackers' task. It never blocks for long; a full queue loses nothing but a
 /// repeated wish.
@@ -100,7 +102,7 @@ pub fn spawn(
     let (status_writer, status) = watch::channel(tiers.status().collect());
     let (reporter, reports) = mpsc::channel(AT_ONCE);
     let task = Task {
-        carrier: Arc::new(Carrier { dialer, udp: Udp::default() }),
+        carrier: Arc::new(Carrier { dialer, udp: Udp::default(), known: Mutex::default() }),
         job,
         tiers,
         progress,
@@ -196,7 +198,7 @@ impl Task {
             }
             let wake = self.tiers.poll_timeout();
             tokio::select! {
-                command = inbox.recv(), if !inbox.is_closed() || !inbox.is_empty() => {
+                command = inbox.recv(), if self.tiers.is_running() => {
                     self.obey(command.unwrap_or(Command::Stop), &mut reports);
                 }
                 Some(report) = reports.recv() => self.take(report),
@@ -278,25 +280,30 @@ impl Task {
 struct Carrier {
     dialer: Arc<Dialer>,
     udp: Udp,
+    /// Who has answered us over which family, and so is to hear our good-bye there.
+    known: Mutex<HashSet<(TrackerIndex, Family)>>,
 }
 
 impl Carrier {
-    /// Announces in each family that the tracker has, and reports each answer, or one failure for all.
     async fn carry(
         self: Arc<Self>,
         order: Order,
         announce: Announce,
         reporter: mpsc::Sender<Report>,
     ) {
-        let _permit = match order.event {
-            // A good-bye has no time to queue.
-            Event::Stopped => None,
-            _ => self.dialer.permits.acquire().await.ok(),
-        };
+        if order.event == Event::Stopped {
+            return self.part(order, announce, reporter).await;
+        }
+        let _permit = self.dialer.permits.acquire().await;
+        self.meet(order, announce, reporter).await;
+    }
+
+    /// Announces in each family that the tracker has, and reports each answer, or one failure for all.
+    async fn meet(&self, order: Order, announce: Announce, reporter: mpsc::Sender<Report>) {
         let answered = AtomicBool::new(false);
         let over = async |family| {
-            let asked = timeout(PATIENCE, self.ask(&order, &announce, family)).await;
-            let answer = asked.unwrap_or(Err(Failure::TimedOut))?;
+            let answer = self.ask(&order, &announce, family).await?;
+            self.known.lock().insert((order.tracker, family));
             let again = answered.swap(true, Ordering::Relaxed);
             let _ =
                 reporter.send(Report { order: order.clone(), outcome: Ok(answer), again }).await;
@@ -307,7 +314,30 @@ impl Carrier {
         let _ = reporter.send(Report { order, outcome: Err(failure), again: false }).await;
     }
 
+    /// Says good-bye in each family in which the tracker knows us, and reports when all is said.
+    async fn part(&self, order: Order, announce: Announce, reporter: mpsc::Sender<Report>) {
+        let over = async |family| {
+            if self.known.lock().contains(&(order.tracker, family)) {
+                // Whatever comes of it, it is our last word.
+                let _ = self.ask(&order, &announce, family).await;
+            }
+        };
+        tokio::join!(over(Family::V4), over(Family::V6));
+        let _ = reporter.send(Report { order, outcome: Ok(Answer::default()), again: false }).await;
+    }
+
     async fn ask(
+        &self,
+        order: &Order,
+        announce: &Announce,
+        family: Family,
+    ) -> Result<Answer, Failure> {
+        timeout(PATIENCE, self.ask_patiently(order, announce, family))
+            .await
+            .unwrap_or(Err(Failure::TimedOut))
+    }
+
+    async fn ask_patiently(
         &self,
         order: &Order,
         announce: &Announce,
@@ -326,7 +356,7 @@ impl Carrier {
 impl Failure {
     fn retry(&self) -> Option<Retry> {
         match self {
-            Self::Answer(crate::proto::announce::AnswerError::Refused { retry, .. }) => *retry,
+            Self::Answer(AnswerError::Refused { retry, .. }) => *retry,
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Desk;
 use crate::proto::announce::{answer, query};
@@ -28,6 +29,9 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// For a request's head, and for the pause between two on one connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of a connection. One that asks without reading the answers would stay for ever.
+const LIFE: Duration = Duration::from_secs(300);
 
 /// Bytes of a request's head: the smallest buffer that hyper takes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -67,16 +71,18 @@ async fn converse(stream: TcpStream, from: SocketAddr, desk: Arc<Desk>) {
         let response = respond(&request, from, &desk);
         async { Ok::<_, Infallible>(response) }
     });
-    let outcome = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = outcome {
-        tracing::trace!(%from, %error, "connection ended");
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    if timeout(LIFE, connection.as_mut()).await.is_ok() {
+        return;
     }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(HEAD_TIMEOUT, connection).await;
 }
 
 fn respond(request: &Request<Incoming>, from: SocketAddr, desk: &Desk) -> Response<Full<Bytes>> {

@@ -255,6 +255,11 @@ impl Tiers {
         })
     }
 
+    /// Whether trackers are still asked: before [`Self::stop`].
+    pub const fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
     /// Whether all is said, after [`Self::stop`].
     pub const fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)
@@ -370,7 +375,7 @@ impl Tiers {
 
     /// Says good-bye to all who know us.
     pub fn stop(&mut self, now: Instant) {
-        if !matches!(self.phase, Phase::Running) {
+        if !self.is_running() {
             return;
         }
         self.phase = Phase::Stopping(now + self.pace.farewell);
@@ -494,7 +499,7 @@ impl Tiers {
 
     fn check(&self) {
         debug_assert!(
-            !matches!(self.phase, Phase::Running)
+            !self.is_running()
                 || self.tiers.iter().all(|tier| {
                     matches!(tier.turn, Turn::Resting { .. })
                         || tier.order.iter().any(|index| self.trackers[index.0].asking.is_some())
