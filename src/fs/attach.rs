@@ -29,6 +29,9 @@ pub const DEVICE: &str = "/dev/fuse";
 /// The helper that mounts for users other than root.
 pub const HELPER: &str = "fusermount3";
 
+/// The filesystem's type in the table of mounts.
+pub const KIND: &str = "fuse.btfs";
+
 /// How long the helper may take.
 const HELPER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -178,7 +181,7 @@ fn attach_directly(point: &Path, options: &Options) -> Result<OwnedFd, MountErro
         if shared(options) { ",allow_other" } else { "" },
     );
     let name = options.source_name.as_str();
-    nix::mount::mount(Some(name), point, Some("fuse.btfs"), flags, Some(data.as_str()))
+    nix::mount::mount(Some(name), point, Some(KIND), flags, Some(data.as_str()))
         .map_err(MountError::Kernel)?;
     Ok(device.into())
 }
@@ -249,6 +252,9 @@ fn complaint(words: &str) -> MountError {
     if words.contains("user_allow_other") {
         return MountError::AllowOther;
     }
+    if words.contains(DEVICE) && words.contains("Permission denied") {
+        return MountError::DeviceDenied;
+    }
     let line = words.lines().rev().find(|line| !line.trim().is_empty());
     let line = line.unwrap_or("it gave no reason");
     MountError::Helper(line.trim_start_matches(HELPER).trim_start_matches(':').trim().to_owned())
@@ -268,6 +274,10 @@ mod tests {
             (
                 "fusermount3: user has no write access to mountpoint /x\n",
                 "fusermount3 refused: user has no write access to mountpoint /x",
+            ),
+            (
+                "fusermount3: failed to open /dev/fuse: Permission denied\n",
+                "/dev/fuse: permission denied; run as root, or let your user read and write it",
             ),
             ("\n", "fusermount3 refused: it gave no reason"),
         ] {

@@ -1,10 +1,13 @@
 //! Ends the mount, whoever uses it, and never another's.
 //!
-//! Invariant: nothing is unmounted that does not have our device number on top of our mount point.
+//! Invariant: nothing is unmounted that is not ours: it must have our device number and be on top of our
+//! mount point, and as the kernel gives out the number of a filesystem that is gone again, the connection
+//! must be alive, which keeps the number ours, or the mount must be dead.
 //!
 //! Not here: what becomes of waiting reads ([`super::session`] fails them first).
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -12,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statvfs::statvfs;
 
-use super::attach::HELPER;
+use super::attach::{HELPER, KIND};
 use super::mountinfo::{self, Device};
 
 /// How long the helper may take.
@@ -36,24 +41,42 @@ pub enum DetachError {
     Helper(PathBuf),
 }
 
+/// Whether the kernel still holds the other end of the device that served a mount.
+pub fn is_connected(connection: impl AsFd) -> bool {
+    let mut event = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+    let asked = poll(&mut event, PollTimeout::ZERO);
+    asked.is_ok() && !event[0].revents().is_some_and(|got| got.contains(PollFlags::POLLERR))
+}
+
 /// Takes the filesystem off its mount point, at once even when it is in use. That it is gone already is
-/// no error.
+/// no error. `connection` is the device that served it.
 ///
 /// # Errors
 /// When it is still there.
-pub fn detach(point: &Path, device: Device) -> Result<(), DetachError> {
+pub fn detach(point: &Path, device: Device, connection: impl AsFd) -> Result<(), DetachError> {
     let mounts = mountinfo::read()?;
-    if !mounts.iter().any(|mount| mount.point == point && mount.device == device) {
+    let ours = |mount: &mountinfo::Mount| {
+        mount.device == device && mount.point == point && mount.kind == KIND
+    };
+    if !mounts.iter().any(ours) {
         return Ok(());
     }
     if mountinfo::top_at(&mounts, point).is_none_or(|top| top.device != device) {
         return Err(DetachError::Covered(point.to_owned()));
+    }
+    if !is_connected(connection) && !is_dead(point) {
+        return Ok(());
     }
     match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
         Err(Errno::EPERM) => detach_by_helper(point),
         Err(errno) => Err(DetachError::Kernel(point.to_owned(), errno)),
     }
+}
+
+/// Whether what is mounted there has lost its process.
+fn is_dead(point: &Path) -> bool {
+    matches!(statvfs(point), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
 fn detach_by_helper(point: &Path) -> Result<(), DetachError> {

@@ -16,7 +16,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -53,6 +53,8 @@ struct Shared {
     life: Mutex<Life>,
     changed: Condvar,
     notifier: Mutex<Option<Notifier>>,
+    /// The device again: as long as the kernel holds its other end, the device number is ours.
+    connection: Mutex<Option<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -89,9 +91,10 @@ impl Mount {
         let device = mountinfo::top_at(&mounts, &point)
             .map(|top| top.device)
             .ok_or_else(|| MountError::Connection(io::ErrorKind::NotConnected.into()))?;
+        let connection = fd.try_clone().map_err(MountError::Connection)?;
         let undo = |error| {
             // The first error is the one to tell.
-            let _ = detach::detach(&point, device);
+            let _ = detach::detach(&point, device, &connection);
             MountError::Connection(error)
         };
         let parked = Parked::new(Arc::clone(&source), options.read_timeout).map_err(undo)?;
@@ -105,8 +108,9 @@ impl Mount {
         let notifier = Mutex::new(Some(session.notifier()));
         let life = Mutex::new(Life::Serving);
         let changed = Condvar::new();
-        let point = point.clone();
-        let shared = Arc::new(Shared { point, device, parked, life, changed, notifier });
+        let connection = Mutex::new(Some(connection));
+        let shared = Shared { point, device, parked, life, changed, notifier, connection };
+        let shared = Arc::new(shared);
         let mount = Self { shared: Arc::clone(&shared) };
         // From here on dropping the mount undoes all.
         serve(&shared, session).map_err(MountError::Connection)?;
@@ -159,7 +163,7 @@ impl Mount {
     /// When it cannot be unmounted. What waited has failed all the same.
     pub fn unmount(&self) -> Result<Ended, DetachError> {
         self.shared.parked.close();
-        detach::detach(&self.shared.point, self.shared.device)?;
+        self.shared.detach()?;
         Ok(self.shared.linger())
     }
 }
@@ -180,9 +184,17 @@ impl Shared {
         }
     }
 
+    fn detach(&self) -> Result<(), DetachError> {
+        match &*self.connection.lock() {
+            Some(connection) => detach::detach(&self.point, self.device, connection),
+            None => Ok(()),
+        }
+    }
+
     fn over(&self, ended: Ended) {
         self.parked.close();
         *self.notifier.lock() = None;
+        *self.connection.lock() = None;
         let mut life = self.life.lock();
         if matches!(*life, Life::Serving) {
             *life = Life::Over(ended);
@@ -208,7 +220,7 @@ impl Shared {
     /// The loops have ended: the kernel is done with us, or they failed.
     fn loops_ended(&self, result: io::Result<()>) {
         self.parked.close();
-        if let Err(error) = detach::detach(&self.point, self.device) {
+        if let Err(error) = self.detach() {
             tracing::warn!("{error}");
         }
         self.over(match result {

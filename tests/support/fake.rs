@@ -180,7 +180,7 @@ impl Source for Fake {
 
     fn resident(&self, at: FileRef) -> u64 {
         let missing = self.state.lock().missing.get(&at).map_or(0, |m| m.end - m.start);
-        self.lengths[&at] - missing
+        self.lengths[&at].saturating_sub(missing)
     }
 
     fn pieces(&self, at: FileRef) -> Pieces {

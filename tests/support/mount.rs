@@ -121,8 +121,14 @@ pub struct Reader(Child);
 impl Reader {
     /// Starts a program.
     pub fn start(program: &str, args: &[&str]) -> Self {
+        Self::start_with(program, args, &[])
+    }
+
+    /// Starts a program with more in its environment.
+    pub fn start_with(program: &str, args: &[&str], env: &[(&str, &Path)]) -> Self {
         let child = Command::new(program)
             .args(args)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
