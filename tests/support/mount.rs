@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use btfs::fs::attach::Options;
 use btfs::fs::mountinfo;
-use btfs::fs::session::Mount;
+use btfs::fs::session::{Ended, Mount};
 use btfs::proto::metainfo::Metainfo;
 use btfs::proto::tree::Tree;
 use btfs::proto::units::TorrentId;
@@ -171,6 +171,13 @@ impl Drop for Reader {
         let _ = self.0.kill();
         let _ = self.0.try_wait();
     }
+}
+
+/// The mount came to its end. A mount namespace made meanwhile, by whatever process, holds a copy of the
+/// mount and so may have kept it in use.
+#[track_caller]
+pub fn assert_over(ended: &Ended) {
+    assert!(matches!(ended, Ended::Cleanly | Ended::InUse), "{ended:?}");
 }
 
 /// Runs what might hang on a thread of its own, and fails the test if it takes too long.
