@@ -166,8 +166,9 @@ impl Parked {
         for (ticket, error) in tickets {
             let waiting = self.table.lock().waiting.remove(&ticket);
             if let Some(waiting) = waiting {
-                waiting.reply.answer(Err(error));
+                // In this order: once answered, the reader may close its file.
                 self.source.cancel(ticket);
+                waiting.reply.answer(Err(error));
             }
         }
     }
