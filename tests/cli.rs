@@ -1,0 +1,296 @@
+//! The program from outside: its help, its manual, its exit codes, and what it says to bad input.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use btfs::cli::args::Cli;
+use clap::CommandFactory;
+
+const NOBODY: u32 = 65534;
+
+fn btfs(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_btfs"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// One line on standard error that names the program, nothing on standard output, and the code.
+#[track_caller]
+fn assert_refusal(name: &str, output: &Output, code: i32, expected: &str) {
+    let (told, printed) = (text(&output.stderr), text(&output.stdout));
+    assert_eq!(output.status.code(), Some(code), "{name}: {told}");
+    assert_eq!(printed, "", "{name}");
+    assert!(told.starts_with("btfs: ") && told.ends_with('\n'), "{name}: {told}");
+    assert_eq!(told.lines().count(), 1, "{name}: {told}");
+    assert!(told.contains(expected), "{name}: {told}");
+}
+
+/// Every command with the arguments that lead to it; the program itself first.
+fn commands() -> Vec<(Vec<String>, clap::Command)> {
+    let mut top = Cli::command();
+    top.build();
+    let below: Vec<clap::Command> = top.get_subcommands().cloned().collect();
+    let mut all = vec![(Vec::new(), top)];
+    all.extend(below.into_iter().map(|command| (vec![command.get_name().to_owned()], command)));
+    all
+}
+
+#[test]
+fn help_goes_to_standard_output_and_short_help_fits_a_screen() {
+    for (args, _) in commands() {
+        for flag in ["-h", "--help"] {
+            let output = btfs(args.iter().map(String::as_str).chain([flag]));
+            assert!(output.status.success() && output.stderr.is_empty(), "{args:?} {flag}");
+            let help = text(&output.stdout);
+            let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= 80, "{args:?} {flag} is {widest} wide:\n{help}");
+            let lines = help.lines().count();
+            assert!(flag == "--help" || lines <= 42, "{args:?} -h has {lines} lines:\n{help}");
+        }
+    }
+}
+
+#[test]
+fn long_help_is_complete() {
+    for (args, command) in commands() {
+        let output = btfs(args.iter().map(String::as_str).chain(["--help"]));
+        let help = text(&output.stdout);
+        for arg in command.get_arguments() {
+            let id = arg.get_id();
+            assert!(arg.get_help().is_some(), "{args:?}: {id} has no help");
+            for spelling in spellings(arg) {
+                assert!(help.contains(&spelling), "{args:?} --help lacks {spelling}");
+            }
+        }
+        for below in command.get_subcommands() {
+            assert!(help.contains(below.get_name()), "{args:?} --help lacks {}", below.get_name());
+        }
+    }
+}
+
+fn spellings(arg: &clap::Arg) -> Vec<String> {
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    short.into_iter().chain(long).collect()
+}
+
+#[test]
+fn the_manual_names_every_command_flag_and_exit_code() {
+    let manual = read("man/btfs.1");
+    for (args, command) in commands() {
+        for name in command.get_subcommands().map(clap::Command::get_name) {
+            let mentions = manual.lines().filter(|line| line.starts_with(&format!(".Cm {name}")));
+            assert!(mentions.count() > 0, "SYNOPSIS lacks {name}");
+            assert!(manual.contains(&format!(".It Cm {name}")), "COMMANDS lacks {name}");
+        }
+        for arg in command.get_arguments() {
+            let short = arg.get_short().map(|short| format!("Fl {short}"));
+            let long = arg.get_long().map(|long| format!("Fl Fl {long}"));
+            for flag in short.into_iter().chain(long) {
+                let described = manual.lines().any(|line| is_item(line, &flag));
+                assert!(described, "{args:?}: OPTIONS lacks .It {flag}");
+            }
+        }
+    }
+    for code in 0..=2 {
+        assert!(manual.contains(&format!("\n.It {code}\n")), "EXIT STATUS lacks {code}");
+    }
+}
+
+/// Whether a line of mdoc begins the description of the flag, among other spellings of it.
+fn is_item(line: &str, flag: &str) -> bool {
+    let Some(item) = line.strip_prefix(".It ") else { return false };
+    item.split(" , ").any(|part| part == flag || part.starts_with(&format!("{flag} ")))
+}
+
+#[test]
+fn the_readme_speaks_of_commands_and_flags_that_there_are() {
+    let known: Vec<String> = commands().iter().flat_map(|(_, command)| words_of(command)).collect();
+    let readme = read("README.md");
+    for code in readme.split('`').skip(1).step_by(2).filter(|code| !code.contains("cargo")) {
+        for word in code.split_whitespace().filter(|word| word.starts_with("--")) {
+            assert!(known.contains(&word.to_owned()), "README says {word}");
+        }
+        if let Some(("btfs", after)) = code.split_once(' ') {
+            let command = after.split(' ').next().unwrap();
+            let is_placeholder = command.chars().all(char::is_uppercase);
+            assert!(
+                is_placeholder || known.contains(&command.to_owned()),
+                "README says btfs {command}"
+            );
+        }
+    }
+}
+
+fn words_of(command: &clap::Command) -> Vec<String> {
+    let flags = command.get_arguments().flat_map(spellings);
+    flags.chain([command.get_name().to_owned()]).collect()
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let output = btfs(["--version"]);
+    assert_eq!(text(&output.stdout), concat!("btfs ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn every_shell_gets_completions() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = btfs(["completions", shell]);
+        assert!(output.status.success() && text(&output.stdout).contains("unmount"), "{shell}");
+    }
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_status_2_with_a_hint() {
+    let table: &[(&str, &[&str], &str)] = &[
+        ("no command", &[], "no command given; try 'btfs --help'"),
+        ("unknown command", &["mout"], "try 'btfs --help'"),
+        (
+            "unknown option",
+            &["mount", "--no-fil", "a", "b"],
+            "similar argument exists: '--no-fill'",
+        ),
+        ("option of another command", &["seed", "--no-fill", "a", "b"], "try 'btfs seed --help'"),
+        ("no arguments", &["mount"], "<SOURCE>... <MOUNTPOINT>"),
+        ("a magnet that the shell cut", &["mount", "magnet:?xt=urn:btih:00"], "single quotes"),
+        ("an option without value", &["get", "a", "b", "--peer"], "--peer"),
+        ("bad size", &["mount", "--cache-size", "big", "a", "b"], "--cache-size big: is no size"),
+        ("too little memory", &["get", "--memory", "1MiB", "a", "b"], "--memory 1MiB: too small"),
+        (
+            "bad time",
+            &["mount", "--read-timeout", "soon", "a", "b"],
+            "--read-timeout soon: is no time",
+        ),
+        ("bad address", &["seed", "--listen", "here", "a", "/"], "--listen here: is no ADDR:PORT"),
+        ("bad peer", &["mount", "--peer", "1.2.3.4:0", "a", "b"], "--peer 1.2.3.4:0: nobody"),
+        ("bad tracker", &["get", "--tracker", "x", "a", "b"], "--tracker x: is no tracker"),
+        ("bad mount option", &["mount", "-o", "ro,alow_other", "a", "b"], "-o alow_other: unknown"),
+        ("write access", &["mount", "-o", "rw", "a", "b"], "-o rw: a btfs mount is always ro"),
+        (
+            "store and keep",
+            &["mount", "--store", "memory", "--keep", "k", "a", "b"],
+            "--keep: contradicts",
+        ),
+        ("log and foreground", &["mount", "-f", "--log-file", "l", "a", "b"], "--log-file"),
+        ("unknown level", &["--log", "loud", "unmount", "a"], "'loud'"),
+    ];
+    for (name, args, expected) in table {
+        assert_refusal(name, &btfs(*args), 2, expected);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_status_1_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (torrent, empty, full, file) = (at("x.torrent"), at("empty"), at("full"), at("file"));
+    fs::write(&torrent, b"d4:infodee").unwrap();
+    fs::write(&file, b"").unwrap();
+    fs::create_dir(&empty).unwrap();
+    fs::create_dir_all(Path::new(&full).join("entry")).unwrap();
+    let table: &[(&str, &[&str], &str)] = &[
+        (
+            "no such torrent",
+            &["mount", &at("none"), &empty],
+            "none: cannot find the torrent: No such file",
+        ),
+        (
+            "a directory for a torrent",
+            &["mount", &full, &empty],
+            "is a directory; SOURCE is a .torrent file",
+        ),
+        (
+            "a magnet",
+            &["mount", "magnet:?xt=urn:btih:00", &empty],
+            "a magnet link is not supported yet",
+        ),
+        ("a URL", &["get", "https://example.org/x.torrent", &empty], "a URL is not supported yet"),
+        ("no mount point", &["mount", &torrent, &at("none")], "none: no such directory; make it"),
+        ("a file for a mount point", &["mount", &torrent, &file], "file: is not a directory"),
+        ("a mount point with entries", &["mount", &torrent, &full], "is not empty"),
+        ("a busy mount point", &["mount", &torrent, "/proc"], "/proc: is busy"),
+        ("an unmount of nothing", &["unmount", &empty], "empty: nothing is mounted there"),
+        ("an unmount of nowhere", &["unmount", &at("none/x")], "no such mount point"),
+        (
+            "an unmount of another's",
+            &["unmount", "/proc"],
+            "/proc: is a mount of proc, not of btfs",
+        ),
+        ("a file for a download", &["get", &torrent, &file], "file: is not a directory"),
+        ("no data to seed", &["seed", &torrent, &at("none")], "none: cannot seed from there"),
+    ];
+    for (name, args, expected) in table {
+        assert_refusal(name, &btfs(*args), 1, expected);
+    }
+}
+
+#[test]
+fn a_broken_log_filter_is_named() {
+    let output = program().env("RUST_LOG", "btfs=loud").args(["unmount", "/"]).output().unwrap();
+    assert_refusal("RUST_LOG", &output, 1, "RUST_LOG=btfs=loud");
+}
+
+#[test]
+fn a_mount_point_that_may_not_be_seen_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let torrent = dir.path().join("x.torrent");
+    let hidden = dir.path().join("hidden");
+    fs::write(&torrent, b"d4:infodee").unwrap();
+    fs::create_dir_all(hidden.join("mnt")).unwrap();
+    set_mode(dir.path(), 0o755);
+    set_mode(&hidden, 0);
+    let mut command = program();
+    if nix::unistd::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.arg("mount").arg(&torrent).arg(hidden.join("mnt")).output();
+    set_mode(&hidden, 0o700);
+    match output {
+        Ok(output) => assert_refusal("hidden", &output, 1, "no permission to look at it"),
+        Err(error) => eprintln!("skipped: another user cannot run the program here: {error}"),
+    }
+}
+
+#[test]
+fn a_machine_without_fuse_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let torrent = dir.path().join("x.torrent");
+    let mountpoint = dir.path().join("mnt");
+    fs::write(&torrent, b"d4:infodee").unwrap();
+    fs::create_dir(&mountpoint).unwrap();
+    let bare = |then: &str| {
+        let script = format!("mount -t tmpfs none /dev && {then}");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "sh", "-c", &script, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_btfs")).arg(&torrent).arg(&mountpoint).output()
+    };
+    match bare("true") {
+        Ok(probe) if probe.status.success() => {}
+        probe => return eprintln!("skipped: no namespaces here: {probe:?}"),
+    }
+    let output = bare("exec \"$1\" mount \"$2\" \"$3\"").unwrap();
+    assert_refusal("no FUSE", &output, 1, "/dev/fuse");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
