@@ -186,6 +186,9 @@ fn a_command_line_that_makes_no_sense_is_status_2_with_a_hint() {
             "--keep: contradicts",
         ),
         ("log and foreground", &["mount", "-f", "--log-file", "l", "a", "b"], "--log-file"),
+        ("bad piece size", &["create", "--piece-size", "100", "a"], "power of two"),
+        ("bad tracker to name", &["create", "--tracker", "x", "a"], "not a tracker's URL"),
+        ("bad address to serve", &["tracker", "--listen", "here"], "--listen"),
         ("unknown level", &["--log", "loud", "unmount", "a"], "'loud'"),
     ];
     for (name, args, expected) in table {
@@ -219,16 +222,34 @@ fn what_cannot_be_done_is_status_1_with_a_reason() {
             "a magnet link is not supported yet",
         ),
         ("a URL", &["get", "https://example.org/x.torrent", &empty], "a URL is not supported yet"),
-        ("no mount point", &["mount", &torrent, &at("none")], "none: no such directory; make it"),
-        ("a file for a mount point", &["mount", &torrent, &file], "file: is not a directory"),
-        ("a mount point with entries", &["mount", &torrent, &full], "is not empty"),
-        ("a busy mount point", &["mount", &torrent, "/proc"], "/proc: is busy"),
+        (
+            "no mount point",
+            &["mount", &torrent, &at("none")],
+            "none: no such directory; make it first",
+        ),
+        ("a file for a mount point", &["mount", &torrent, &file], "file: not a directory"),
+        ("a mount point with entries", &["mount", &torrent, &full], "not empty; choose"),
+        (
+            "a busy mount point",
+            &["mount", &torrent, "/proc"],
+            "/proc: something is mounted there already",
+        ),
         ("an unmount of nothing", &["unmount", &empty], "empty: nothing is mounted there"),
         ("an unmount of nowhere", &["unmount", &at("none/x")], "no such mount point"),
         (
             "an unmount of another's",
             &["unmount", "/proc"],
             "/proc: is a mount of proc, not of btfs",
+        ),
+        ("a garbled torrent", &["info", &torrent], "x.torrent"),
+        ("a file that is no torrent", &["info", &file], "file"),
+        ("a torrent of nowhere", &["create", &at("none")], "none"),
+        ("a torrent that is there", &["create", &torrent, "-o", &torrent], "--force"),
+        ("a format of later", &["create", &full, "--format", "v2"], "--format v1"),
+        (
+            "a tracker at a stranger's address",
+            &["tracker", "--listen", "192.0.2.1:1"],
+            "cannot listen on 192.0.2.1:1",
         ),
         ("a file for a download", &["get", &torrent, &file], "file: is not a directory"),
         ("no data to seed", &["seed", &torrent, &at("none")], "none: cannot seed from there"),
@@ -260,7 +281,7 @@ fn a_mount_point_that_may_not_be_seen_is_named() {
     let output = command.arg("mount").arg(&torrent).arg(hidden.join("mnt")).output();
     set_mode(&hidden, 0o700);
     match output {
-        Ok(output) => assert_refusal("hidden", &output, 1, "no permission to look at it"),
+        Ok(output) => assert_refusal("hidden", &output, 1, "Permission denied"),
         Err(error) => eprintln!("skipped: another user cannot run the program here: {error}"),
     }
 }
@@ -272,18 +293,45 @@ fn a_machine_without_fuse_is_named() {
     let mountpoint = dir.path().join("mnt");
     fs::write(&torrent, b"d4:infodee").unwrap();
     fs::create_dir(&mountpoint).unwrap();
-    let bare = |then: &str| {
-        let script = format!("mount -t tmpfs none /dev && {then}");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--map-root-user", "sh", "-c", &script, "sh"]);
-        command.arg(env!("CARGO_BIN_EXE_btfs")).arg(&torrent).arg(&mountpoint).output()
-    };
-    match bare("true") {
-        Ok(probe) if probe.status.success() => {}
-        probe => return eprintln!("skipped: no namespaces here: {probe:?}"),
-    }
-    let output = bare("exec \"$1\" mount \"$2\" \"$3\"").unwrap();
+    let Some(mut command) = with_empty("/dev", "4k", "exec \"$@\"") else { return };
+    let output = command.arg("mount").arg(&torrent).arg(&mountpoint).output().unwrap();
     assert_refusal("no FUSE", &output, 1, "/dev/fuse");
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let full = dir.path().join("full");
+    fs::File::create(&data).unwrap().set_len(16 << 20).unwrap();
+    fs::create_dir(&full).unwrap();
+    let script = "\"$@\"; status=$?; ls \"$0\"; exit $status";
+    let Some(mut command) = with_empty(full.to_str().unwrap(), "4k", script) else { return };
+    command
+        .arg("create")
+        .arg(&data)
+        .args(["--piece-size", "16KiB", "-o"])
+        .arg(full.join("x.torrent"));
+    assert_refusal("no space", &command.output().unwrap(), 1, "No space left on device");
+}
+
+/// Runs `script` with the program as `$@` and `place` as `$0`, in a mount namespace of its own where `place`
+/// is an empty filesystem of this size; `None`, said aloud, where that cannot be had.
+fn with_empty(place: &str, size: &str, script: &str) -> Option<Command> {
+    let bare = |script: &str| {
+        let mut command = Command::new("unshare");
+        let script = format!("mount -t tmpfs -o size={size} none \"$0\" && {{ {script}; }}");
+        command.args(["--mount", "--map-root-user", "sh", "-c", &script, place]);
+        command.arg(env!("CARGO_BIN_EXE_btfs")).env_remove("RUST_LOG");
+        command
+    };
+    match bare("true").output() {
+        Ok(probe) if probe.status.success() => Some(bare(script)),
+        probe => {
+            eprintln!("skipped: no mount namespaces here: {probe:?}");
+            None
+        }
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod alone;
+
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
     if let Ok(role) = std::env::var(ROLE) {
         return play(&role);
     }
-    let tests: &[(&str, fn())] = &[
+    let tests: &[alone::Test] = &[
         ("a_mount_that_is_there_lets_the_parent_go", a_mount_that_is_there_lets_the_parent_go),
         ("a_failure_before_the_mount_is_the_parents", a_failure_before_the_mount_is_the_parents),
         ("a_child_that_dies_is_not_waited_for", a_child_that_dies_is_not_waited_for),
@@ -29,16 +31,7 @@ fn main() -> ExitCode {
         ("the_terminal_is_given_up", the_terminal_is_given_up),
         ("the_foreground_waits_for_nobody", || Ready::foreground().mounted().unwrap()),
     ];
-    println!("\nrunning {} tests", tests.len());
-    for (name, test) in tests {
-        test();
-        println!("test {name} ... ok");
-    }
-    println!(
-        "\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
-        tests.len()
-    );
-    ExitCode::SUCCESS
+    alone::run(tests)
 }
 
 /// One role of the started process; the log file's path is its first argument.

@@ -54,15 +54,19 @@ pub enum Command {
     ///
     /// Verifies DATA, announces it to the torrent's trackers and serves peers until SIGINT or SIGTERM.
     Seed(seed::Seed),
-    /// Make a .torrent file of a file or directory
+    /// Make a torrent of a file or a directory
     ///
-    /// Hashes PATH on all cores, writes the .torrent and prints its info-hash.
+    /// Hashes the data on all cores and writes a .torrent file. Links inside a directory become links in the
+    /// torrent; what a torrent cannot hold is an error, except for empty directories, which are named and left
+    /// out.
     Create(create::Create),
-    /// Show what is in a .torrent file
+    /// Show what is in a torrent
     Info(info::Info),
-    /// Run a tracker
+    /// Run a tracker, over HTTP and UDP
     ///
-    /// Brings the peers of any torrent together, over HTTP and UDP at the same port, until SIGINT or SIGTERM.
+    /// Peers find each other through http://HOST:PORT/announce or udp://HOST:PORT/announce. All is kept in
+    /// memory: peers announce again after a restart, and the tracker knows them again. It runs until it is
+    /// interrupted or terminated.
     Tracker(tracker::Tracker),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),

@@ -3,90 +3,40 @@
 //! Invariant: no check here waits for a server, not even for a dead mount's.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::errno::Errno;
 
-use super::settings;
+use crate::fs::attach;
 
 /// The device through which the kernel and a filesystem in user space speak.
-pub const FUSE_DEVICE: &str = "/dev/fuse";
+pub const FUSE_DEVICE: &str = attach::DEVICE;
 
 /// The absolute path of a directory that can be mounted upon.
 ///
 /// # Errors
 /// There is no such directory, it is in use, it is stale, or it has entries and `nonempty` was not given.
 pub fn check(typed: &Path, nonempty: bool) -> anyhow::Result<PathBuf> {
-    let shown = typed.display();
-    let meta = typed.metadata().map_err(|error| unusable(typed, &error))?;
-    if !meta.is_dir() {
-        bail!(
-            "{shown}: is not a directory; the mount point comes last: btfs mount SOURCE... MOUNTPOINT"
-        );
-    }
-    let path = typed.canonicalize().with_context(|| format!("{shown}: cannot mount there"))?;
-    if is_mounted(&path, meta.dev())? {
-        bail!(
-            "{shown}: is busy, something is mounted there; end that with 'btfs unmount {shown}' first"
-        );
-    }
-    if !nonempty && has_entries(&path)? {
-        bail!(
-            "{shown}: is not empty, and a mount would hide what is in it; choose another or add -o nonempty"
-        );
-    }
-    settings::absolute("MOUNTPOINT", &path)
+    Ok(attach::checked(typed, nonempty)?)
 }
 
 /// Whether this machine lets anybody mount at all.
 ///
 /// # Errors
-/// `device` is not there or closed to us.
+/// `device` is not there or closed to us; users other than root may yet have the helper open it.
 pub fn check_fuse(device: &Path) -> anyhow::Result<()> {
     let shown = device.display();
     match std::fs::OpenOptions::new().read(true).write(true).open(device) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            bail!(
-                "{shown}: no permission; ask root for 'chmod 666 {shown}', or give the container the device"
-            )
+            if nix::unistd::geteuid().is_root() {
+                bail!("{shown}: no permission, even for root; give the container the device");
+            }
+            Ok(())
         }
         Err(error) => Err(error)
             .with_context(|| format!("{shown}: no FUSE here; try 'modprobe fuse' as root")),
     }
-}
-
-fn unusable(typed: &Path, error: &io::Error) -> anyhow::Error {
-    let shown = typed.display();
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT) => {
-            anyhow::anyhow!("{shown}: no such directory; make it with 'mkdir -p {shown}'")
-        }
-        Some(Errno::ENOTCONN) => anyhow::anyhow!(
-            "{shown}: a stale mount, its server is gone; clear it with 'btfs unmount {shown}'"
-        ),
-        Some(Errno::EACCES) => {
-            anyhow::anyhow!(
-                "{shown}: no permission to look at it; mount in a directory of your own"
-            )
-        }
-        _ => anyhow::anyhow!("{shown}: cannot mount there: {error}"),
-    }
-}
-
-/// A mount's root has another device than the directory above it; `/` is its own parent.
-fn is_mounted(path: &Path, device: u64) -> anyhow::Result<bool> {
-    let Some(parent) = path.parent() else { return Ok(true) };
-    let meta = parent.metadata().with_context(|| format!("{}", parent.display()))?;
-    Ok(meta.dev() != device)
-}
-
-fn has_entries(path: &Path) -> anyhow::Result<bool> {
-    let mut entries =
-        path.read_dir().with_context(|| format!("{}: cannot list", path.display()))?;
-    Ok(entries.next().is_some())
 }
 
 #[cfg(test)]
@@ -99,11 +49,11 @@ mod tests {
         let file = dir.path().join("x.torrent");
         std::fs::write(&file, b"").unwrap();
         let table = [
-            ("missing", dir.path().join("none"), "no such directory; make it with"),
-            ("a file", file, "is not a directory"),
-            ("not empty", dir.path().to_owned(), "is not empty"),
-            ("busy", PathBuf::from("/proc"), "is busy"),
-            ("the root", PathBuf::from("/"), "is busy"),
+            ("missing", dir.path().join("none"), "no such directory; make it first"),
+            ("a file", file, "not a directory"),
+            ("not empty", dir.path().to_owned(), "not empty"),
+            ("busy", PathBuf::from("/proc"), "something is mounted there already"),
+            ("the root", PathBuf::from("/"), "something is mounted there already"),
         ];
         for (name, path, expected) in table {
             let told = check(&path, false).expect_err(name).to_string();

@@ -13,20 +13,20 @@
 //! Not here: the ordered end of a serving process (`mount`).
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::mount::MntFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::fs::detach::detach;
+use crate::fs::mountinfo::{self, Mount};
 
 /// How long a server may take to say its pid.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -57,29 +57,20 @@ impl Unmount {
         let mount = find(&self.mountpoint)?;
         match server(&mount) {
             Server::Process(process) => end(&mount, &process),
-            Server::Dead => detach(&mount),
+            Server::Dead => Ok(detach(&mount.point, mount.device)?),
             Server::Silent(why) => {
                 tracing::info!("{shown}: {why}; detaching the mount");
-                detach(&mount)
+                Ok(detach(&mount.point, mount.device)?)
             }
             Server::Forbidden => {
                 bail!(
                     "{shown}: the mount belongs to user {}; unmount it as that user or root",
-                    mount.uid
+                    owner(&mount)
                 )
             }
         }
         .with_context(|| format!("{shown}: cannot unmount"))
     }
-}
-
-/// One line of mountinfo, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    id: u64,
-    path: PathBuf,
-    filesystem: String,
-    uid: u32,
 }
 
 /// Who serves a mount.
@@ -98,14 +89,19 @@ struct Process {
     fd: OwnedFd,
 }
 
+/// The user whose process serves the mount.
+fn owner(mount: &Mount) -> u32 {
+    mount.user.unwrap_or(0)
+}
+
 /// The topmost mount at `typed`, if it is ours.
 fn find(typed: &Path) -> anyhow::Result<Mount> {
     let shown = typed.display();
     let path = resolve(typed).with_context(|| format!("{shown}: no such mount point"))?;
-    match mounts()?.into_iter().rfind(|mount| mount.path == path) {
-        Some(mount) if mount.filesystem == FILESYSTEM => Ok(mount),
+    match mountinfo::top_at(&mountinfo::read()?, &path) {
+        Some(mount) if mount.kind == FILESYSTEM => Ok(mount.clone()),
         Some(mount) => {
-            bail!("{shown}: is a mount of {}, not of btfs; use umount for it", mount.filesystem)
+            bail!("{shown}: is a mount of {}, not of btfs; use umount for it", mount.kind)
         }
         None => bail!(
             "{shown}: nothing is mounted there; 'findmnt -t {FILESYSTEM}' lists the mounts of btfs"
@@ -113,10 +109,13 @@ fn find(typed: &Path) -> anyhow::Result<Mount> {
     }
 }
 
-/// The mount point's absolute path; the last step is not looked into, since a dead mount answers nothing.
+/// The mount point's absolute path.
+///
+/// What is behind its last name may be a mount whose server is silent, and even stat would wait for that;
+/// reading it as a link asks the server nothing.
 fn resolve(typed: &Path) -> std::io::Result<PathBuf> {
     let whole = std::path::absolute(typed)?;
-    if fs::symlink_metadata(&whole).is_ok_and(|meta| meta.is_symlink()) {
+    if fs::read_link(&whole).is_ok() {
         return whole.canonicalize();
     }
     match (whole.parent(), whole.file_name()) {
@@ -125,59 +124,17 @@ fn resolve(typed: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-fn mounts() -> anyhow::Result<Vec<Mount>> {
-    let mut text = Vec::new();
-    fs::File::open("/proc/self/mountinfo")
-        .and_then(|mut file| file.read_to_end(&mut text))
-        .context("/proc/self/mountinfo: cannot read")?;
-    Ok(text.split(|&byte| byte == b'\n').filter_map(parse_mount).collect())
-}
-
-/// Fields of proc_pid_mountinfo(5): id parent dev root path options… - type source super-options.
-fn parse_mount(line: &[u8]) -> Option<Mount> {
-    use std::os::unix::ffi::OsStringExt;
-    let mut fields = line.split(|&byte| byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let path = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.nth(3)?)));
-    let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
-    let filesystem = String::from_utf8_lossy(tail.next()?).into_owned();
-    let options = String::from_utf8_lossy(tail.nth(1)?).into_owned();
-    let uid = options.split(',').find_map(|option| option.strip_prefix("user_id="));
-    Some(Mount { id, path, filesystem, uid: uid.and_then(|uid| uid.parse().ok()).unwrap_or(0) })
-}
-
-/// Blanks, tabs, line ends and backslashes stand in mountinfo as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| byte == b'\\');
-        let code = octal.and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(code) => {
-                plain.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                plain.push(byte);
-                rest = after;
-            }
-        }
-    }
-    plain
-}
-
 /// Asks the mount's root who serves it, on a thread that may hang for ever in our place.
 fn server(mount: &Mount) -> Server {
     let (sender, receiver) = mpsc::channel();
-    let path = mount.path.clone();
+    let path = mount.point.clone();
     thread::spawn(move || {
         let mut value = [0; 32];
         let answer = rustix::fs::getxattr(&path, PID_ATTRIBUTE, &mut value[..]);
         let _ = sender.send(answer.map(|len| String::from_utf8_lossy(&value[..len]).into_owned()));
     });
     match receiver.recv_timeout(ANSWER_LIMIT) {
-        Ok(Ok(pid)) => match process(&pid, mount.uid) {
+        Ok(Ok(pid)) => match process(&pid, owner(mount)) {
             Ok(process) => Server::Process(process),
             Err(why) => Server::Silent(why),
         },
@@ -214,7 +171,7 @@ fn end(mount: &Mount, process: &Process) -> anyhow::Result<()> {
     }
     let ended = process.wait(END_LIMIT)?;
     if is_mounted(mount)? {
-        detach(mount)?;
+        detach(&mount.point, mount.device)?;
     }
     if !ended && !process.wait(LAST_LIMIT)? {
         bail!(
@@ -241,48 +198,15 @@ impl Process {
     }
 }
 
+/// Whether the filesystem is still at its place; by device, since numbers of mounts come again.
 fn is_mounted(mount: &Mount) -> anyhow::Result<bool> {
-    Ok(mounts()?.iter().any(|other| other.id == mount.id && other.path == mount.path))
-}
-
-/// Takes the mount out of the tree; who still has files of it open keeps them until the server is gone.
-fn detach(mount: &Mount) -> anyhow::Result<()> {
-    match nix::mount::umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(nix::errno::Errno::EPERM) => detach_as_user(mount),
-        Err(_) if !is_mounted(mount)? => Ok(()),
-        Err(error) => Err(error).context("cannot detach the mount"),
-    }
-}
-
-/// The setuid helper of FUSE does it for users, on mounts of their own.
-fn detach_as_user(mount: &Mount) -> anyhow::Result<()> {
-    let output = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&mount.path).output();
-    let output = output.context("fusermount3: cannot run; install the package fuse3")?;
-    if output.status.success() || !is_mounted(mount)? {
-        return Ok(());
-    }
-    bail!("{}", String::from_utf8_lossy(&output.stderr).trim())
+    let at_place = |other: &Mount| other.device == mount.device && other.point == mount.point;
+    Ok(mountinfo::read()?.iter().any(at_place))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_is_read_as_the_kernel_writes_it() {
-        let line = |text: &str| parse_mount(text.as_bytes());
-        let ours = "40 25 0:44 / /mnt/a\\040b\\134 ro,nosuid shared:1 master:2 - fuse.btfs x.torrent ro,user_id=1000,group_id=7";
-        let expected =
-            Mount { id: 40, path: "/mnt/a b\\".into(), filesystem: FILESYSTEM.into(), uid: 1000 };
-        assert_eq!(line(ours), Some(expected));
-        let plain = line("25 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
-        assert_eq!((plain.id, plain.filesystem.as_str(), plain.uid), (25, "ext4", 0));
-        for broken in ["", "x", "40 25 0:44 / /mnt", "40 25 0:44 / /mnt ro - fuse.btfs"] {
-            assert_eq!(line(broken), None, "{broken:?}");
-        }
-        assert_eq!(unescape(b"\\04\\999\\"), b"\\04\\999\\");
-    }
 
     #[test]
     fn a_pid_is_believed_only_of_a_process_that_can_be_the_server() {

@@ -35,6 +35,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The filesystem's type, such as `fuse.btfs`.
     pub kind: String,
+    /// For FUSE: the user who mounted it.
+    pub user: Option<u32>,
 }
 
 /// The table as it is now.
@@ -73,14 +75,25 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let parent = number(fields.next()?)?;
     let device = device(fields.next()?)?;
     let point = fields.nth(1)?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = tail.next()?;
+    let user = tail.nth(1).and_then(user);
     Some(Mount {
         id,
         parent,
         device,
         point: OsString::from_vec(unescaped(point)).into(),
         kind: String::from_utf8_lossy(kind).into_owned(),
+        user,
     })
+}
+
+/// The number after `user_id=` in the filesystem's own options.
+fn user(options: &[u8]) -> Option<u32> {
+    options
+        .split(|&b| b == b',')
+        .find_map(|option| option.strip_prefix(b"user_id="))
+        .and_then(number)
 }
 
 fn number(field: &[u8]) -> Option<u32> {
@@ -112,7 +125,7 @@ mod tests {
     use super::*;
 
     const TABLE: &[u8] = br"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-41 27 0:50 / /mnt/a\040b\134c ro,nosuid shared:7 master:1 - fuse.btfs /dev/fuse ro
+41 27 0:50 / /mnt/a\040b\134c ro,nosuid shared:7 master:1 - fuse.btfs /dev/fuse ro,user_id=1000,group_id=7
 43 41 0:52 / /mnt/a\040b\134c rw - tmpfs none rw
 44 27 0:53 / /mnt/x rw - tmpfs none rw
 nonsense
@@ -132,6 +145,7 @@ nonsense
                 device: Device { major: 0, minor: 50 },
                 point: PathBuf::from("/mnt/a b\\c"),
                 kind: "fuse.btfs".to_owned(),
+                user: Some(1000),
             }
         );
     }
