@@ -48,12 +48,28 @@ pub fn is_connected(connection: impl AsFd) -> bool {
     asked.is_ok() && !event[0].revents().is_some_and(|got| got.contains(PollFlags::POLLERR))
 }
 
-/// Takes the filesystem off its mount point, at once even when it is in use. That it is gone already is
-/// no error. `connection` is the device that served it.
+/// Takes the filesystem that `connection` serves off its mount point, as [`detach`] does, unless the kernel has
+/// ended it already: another filesystem may have its device number by then.
 ///
 /// # Errors
 /// When it is still there.
-pub fn detach(point: &Path, device: Device, connection: impl AsFd) -> Result<(), DetachError> {
+pub fn detach_served(
+    point: &Path,
+    device: Device,
+    connection: impl AsFd,
+) -> Result<(), DetachError> {
+    if !is_connected(connection) && !is_dead(point) {
+        return Ok(());
+    }
+    detach(point, device)
+}
+
+/// Takes the filesystem off its mount point, at once even when it is in use. That it is gone already is
+/// no error.
+///
+/// # Errors
+/// When it is still there.
+pub fn detach(point: &Path, device: Device) -> Result<(), DetachError> {
     let mounts = mountinfo::read()?;
     let ours = |mount: &mountinfo::Mount| {
         mount.device == device && mount.point == point && mount.kind == KIND
@@ -63,9 +79,6 @@ pub fn detach(point: &Path, device: Device, connection: impl AsFd) -> Result<(),
     }
     if mountinfo::top_at(&mounts, point).is_none_or(|top| top.device != device) {
         return Err(DetachError::Covered(point.to_owned()));
-    }
-    if !is_connected(connection) && !is_dead(point) {
-        return Ok(());
     }
     match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL) => Ok(()),

@@ -94,7 +94,7 @@ impl Mount {
         let connection = fd.try_clone().map_err(MountError::Connection)?;
         let undo = |error| {
             // The first error is the one to tell.
-            let _ = detach::detach(&point, device, &connection);
+            let _ = detach::detach_served(&point, device, &connection);
             MountError::Connection(error)
         };
         let parked = Parked::new(Arc::clone(&source), options.read_timeout).map_err(undo)?;
@@ -186,7 +186,7 @@ impl Shared {
 
     fn detach(&self) -> Result<(), DetachError> {
         match &*self.connection.lock() {
-            Some(connection) => detach::detach(&self.point, self.device, connection),
+            Some(connection) => detach::detach_served(&self.point, self.device, connection),
             None => Ok(()),
         }
     }

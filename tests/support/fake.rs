@@ -185,7 +185,10 @@ impl Source for Fake {
 
     fn pieces(&self, at: FileRef) -> Pieces {
         let missing = self.state.lock().missing.contains_key(&at);
-        Pieces { all: 3..11, here: if missing { vec![3..5, 10..11] } else { Vec::from([3..11]) } }
+        Pieces {
+            all: 3..11,
+            here: if missing { vec![3..5, 10..11] } else { std::iter::once(3..11).collect() },
+        }
     }
 
     fn why(&self, _: FileRef) -> String {
