@@ -124,9 +124,12 @@ impl Parked {
             reply.answer(Err(error));
             return;
         }
+        let sleeps = table.waiting.is_empty();
         let ticket = table.insert(Waiting { request, since: now, reply });
         drop(table);
-        self.changed.notify_one();
+        if sleeps {
+            self.changed.notify_one();
+        }
         let table = Arc::downgrade(self);
         let answer = ReadReply::new(move |result| Self::arrived(&table, ticket, result));
         self.source.read_later(request.reader, request.at, request.span, ticket, answer);
