@@ -163,3 +163,13 @@ fn pins_are_counted() {
     cache.unpin(&'a');
     assert_eq!(cache.insert('b', (), 1), Ok(vec![('a', ())]));
 }
+
+#[test]
+fn regression_an_empty_entry_does_not_fit_beside_pins_over_a_shrunk_budget() {
+    let mut cache = Cache::new(10);
+    assert!(cache.insert(5, "pinned", 10).is_ok());
+    assert!(cache.pin(&5));
+    assert!(cache.set_budget(0).is_empty());
+    assert!(!cache.would_fit(0));
+    assert!(cache.insert(0, "empty", 0).is_err());
+}

@@ -59,7 +59,7 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
     /// [`Refused`] when the value does not fit beside the pinned entries.
     pub fn insert(&mut self, key: K, value: V, bytes: u64) -> Result<Vec<(K, V)>, Refused<V>> {
         let replaced = self.held.get(&key).map_or(0, |held| held.entry.bytes);
-        if bytes > self.budget.saturating_sub(self.pinned - replaced) {
+        if (self.pinned - replaced).saturating_add(bytes) > self.budget {
             return Err(Refused { value, bytes });
         }
         let entry = Entry { value, bytes };
@@ -77,7 +77,7 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
 
     /// Whether an entry of `bytes` under a new key would be taken in, perhaps at the cost of others.
     pub fn would_fit(&self, bytes: u64) -> bool {
-        bytes <= self.budget.saturating_sub(self.pinned)
+        self.pinned.saturating_add(bytes) <= self.budget
     }
 
     /// The value, which becomes the one used last.
