@@ -108,7 +108,15 @@ pub struct Torrent {
     reported: Instant,
     down: Rate,
     up: Rate,
-    completed: bool,
+    completion: Completion,
+}
+
+/// Whether the download has become complete in this run. What was complete at the start never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Completion {
+    Pending,
+    Reached,
+    Told,
 }
 
 impl std::fmt::Debug for Torrent {
@@ -153,7 +161,7 @@ impl Torrent {
             reported: now,
             down: Rate::new(RATE_SPAN, now),
             up: Rate::new(RATE_SPAN, now),
-            completed: false,
+            completion: Completion::Pending,
         }
     }
 
@@ -179,11 +187,19 @@ impl Torrent {
                 () = sleep_until(wake) => self.swarm.handle_timeout(now()),
             }
             self.drain();
-            if std::mem::take(&mut self.completed)
-                && let Some(tracker) = &self.tracker
-            {
-                tracker.completed().await;
-            }
+            self.tell_completion().await;
+        }
+    }
+
+    /// Tells the trackers once that the download is complete; what they are told of bytes left is 0 by then.
+    async fn tell_completion(&mut self) {
+        if self.completion != Completion::Reached {
+            return;
+        }
+        self.completion = Completion::Told;
+        self.report(now());
+        if let Some(tracker) = &self.tracker {
+            tracker.completed().await;
         }
     }
 
@@ -357,7 +373,10 @@ impl Torrent {
             Event::Have(piece) => debug!(?piece, "verified"),
             Event::Complete => {
                 info!(name = self.content.metainfo.name, "complete");
-                self.completed = true;
+                // Pieces may be evicted and come again; the trackers count a download once.
+                if self.completion == Completion::Pending {
+                    self.completion = Completion::Reached;
+                }
             }
             Event::Banned(culprit) => warn!(%culprit, "banned for false data"),
             Event::NeedPeers => self.tracker.iter().for_each(TrackerHandle::need_peers),
