@@ -52,6 +52,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(100);
 /// Silence of the peer after which it is gone.
 const DEAD: Duration = Duration::from_secs(200);
 
+/// Age to which a connection may have crossed another on its way.
+const CROSSING: Duration = Duration::from_secs(10);
+
 /// Messages without sense that a peer may send before we part.
 const MAX_ODDITIES: u32 = 64;
 
@@ -292,6 +295,9 @@ impl Swarm {
         now: Instant,
     ) {
         self.dialling.remove(&addr);
+        if let Some(twin) = self.crossed(said.peer_id, incoming, now) {
+            self.part(twin, Parting::Duplicate, now);
+        }
         if let Some(parting) = self.refusal(addr, said.peer_id, now) {
             if parting == Parting::Ourselves {
                 self.candidates.forget(addr);
@@ -354,6 +360,15 @@ impl Swarm {
             self.say(key, Message::KeepAlive, now);
         }
         self.dial(now);
+    }
+
+    /// Two peers that dial each other at once must both give up the same connection: the one that the lower
+    /// name dialled. Tells ours, when it is that one.
+    fn crossed(&self, id: PeerId, incoming: bool, now: Instant) -> Option<PeerKey> {
+        let twin = self.peers.values().find(|peer| peer.id == id)?;
+        let young = now.saturating_duration_since(twin.since) < CROSSING;
+        let newer_wins = incoming == (id.0 > self.peer_id.0);
+        (young && twin.incoming != incoming && newer_wins).then_some(twin.key)
     }
 
     /// Why this peer is not wanted, if so.
