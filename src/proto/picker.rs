@@ -10,6 +10,7 @@
 //! Not here: who delivers soonest and how deep a peer's queue is ([`crate::proto::peer`]), what readers
 //! want ([`crate::proto::readahead`]).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
@@ -199,6 +200,10 @@ impl Picker {
 
     /// A peer that had `before` has lost `piece` (BEP 54).
     pub fn peer_lost(&mut self, before: &Bitfield, piece: PieceIndex) {
+        if !before.is_full() {
+            self.rarity.lose(piece, &mut self.rng);
+            return;
+        }
         self.peer_left(before);
         let mut after = before.clone();
         after.remove(piece);
@@ -224,8 +229,9 @@ impl Picker {
             return Some(block);
         }
         self.pick_demanded(view)
+            .or_else(|| self.pick_late(view))
             .or_else(|| if self.fill { self.pick_fill(view, room) } else { None })
-            .or_else(|| if view.idle { self.pick_again(view) } else { None })
+            .or_else(|| if self.fill && view.idle { self.pick_again(view) } else { None })
     }
 
     fn pick_demanded(&mut self, view: View<'_>) -> Option<BlockRef> {
@@ -247,7 +253,7 @@ impl Picker {
             return self.ask(piece, view);
         }
         if room
-            && self.partial.len() < self.max_open
+            && self.may_open(view)
             && let Some(piece) = self.untouched(view)
         {
             return self.ask(piece, view);
@@ -274,33 +280,36 @@ impl Picker {
         if let Some(only) = view.only {
             let listed =
                 |piece: &PieceIndex| !self.have.has(*piece) && !self.partial.contains_key(piece);
-            return only.iter().copied().find(|piece| view.pieces.has(*piece) && listed(piece));
+            return only.iter().copied().find(|piece| view.offers(*piece) && listed(piece));
+        }
+        let mut offered = Cow::Borrowed(view.pieces);
+        for &piece in view.refused.iter().filter(|piece| view.pieces.has(**piece)) {
+            offered.to_mut().remove(piece);
         }
         if self.have.count() < RANDOM_FIRST {
-            return self
-                .rarity
-                .random(view.pieces, &mut self.rng)
-                .filter(|&piece| view.offers(piece));
-        }
-        if view.refused.is_empty() {
-            return self.rarity.rarest(view.pieces);
-        }
-        let mut offered = view.pieces.clone();
-        for &piece in view.refused {
-            offered.remove(piece);
+            return self.rarity.random(&offered, &mut self.rng);
         }
         self.rarity.rarest(&offered)
     }
 
-    /// A block that others were asked for: late ones that readers wait for, then end-game.
+    /// Whether the peer may begin a piece: there is room, or it can help with nothing that was begun, and
+    /// works on none itself. So pieces that nobody can finish never stop the others.
+    fn may_open(&self, view: View<'_>) -> bool {
+        self.partial.len() < self.max_open
+            || self.partial.values().all(|partial| partial.owner != Some(view.key))
+                && !self.partial.keys().any(|piece| view.offers(*piece))
+    }
+
+    /// A block that a reader waits for and that others were asked for too long ago.
+    fn pick_late(&mut self, view: View<'_>) -> Option<BlockRef> {
+        let blocked: Vec<_> =
+            self.demands.iter().take_while(|d| d.blocked).map(|d| d.piece).collect();
+        blocked.into_iter().find_map(|piece| self.ask_again(piece, view, 1))
+    }
+
+    /// End-game: a block that one other peer was asked for.
     fn pick_again(&mut self, view: View<'_>) -> Option<BlockRef> {
-        let late: Vec<_> = self.demands.iter().take_while(|d| d.blocked).map(|d| d.piece).collect();
-        for piece in late {
-            if let Some(block) = self.ask_again(piece, view, 1) {
-                return Some(block);
-            }
-        }
-        if !self.fill || !self.rarity.is_empty() {
+        if !self.rarity.is_empty() {
             return None;
         }
         let open: Vec<_> = self.partial.keys().copied().collect();
