@@ -19,7 +19,8 @@ struct Peer {
     pieces: Bitfield,
     refused: BTreeSet<PieceIndex>,
     only: Option<BTreeSet<PieceIndex>>,
-    idle: bool,
+    /// Blocks that it may be asked for though others were.
+    again: BTreeSet<BlockRef>,
 }
 
 impl Peer {
@@ -29,13 +30,18 @@ impl Peer {
             pieces: &self.pieces,
             refused: &self.refused,
             only: self.only.as_ref(),
-            idle: self.idle,
+            again: &self.again,
         }
     }
 }
 
 fn layout(pieces: usize) -> Geometry {
     Geometry::new(pieces as u64 * u64::from(PIECE), i64::from(PIECE)).expect("legal lengths")
+}
+
+fn every_block(pieces: usize) -> BTreeSet<BlockRef> {
+    let geometry = layout(pieces);
+    geometry.pieces().flat_map(|piece| geometry.blocks(piece)).collect()
 }
 
 fn marked(marks: &str) -> Bitfield {
@@ -49,7 +55,7 @@ fn marked(marks: &str) -> Bitfield {
 
 fn peer(key: u64, has: &str) -> Peer {
     let pieces = marked(has);
-    Peer { key: PeerKey(key), pieces, refused: BTreeSet::new(), only: None, idle: false }
+    Peer { key: PeerKey(key), pieces, refused: BTreeSet::new(), only: None, again: BTreeSet::new() }
 }
 
 /// One character a piece. `have`: `*` here. `avail`: peers that have it, 0 to 9. `urgent`: `!` a read waits,
@@ -87,12 +93,12 @@ fn begin(picker: &mut Picker, geometry: &Geometry, piece: PieceIndex, bits: u32)
         pieces: Bitfield::full(geometry.piece_count()),
         refused: BTreeSet::new(),
         only: Some(BTreeSet::from([piece])),
-        idle: false,
+        again: BTreeSet::new(),
     };
     picker.set_demands([Demand { piece, blocked: true }]);
     for block in picker.pick(passer_by.view(), BLOCKS as usize, true) {
         if bits >> block.index & 1 == 1 {
-            assert!(matches!(picker.receive(block), Receipt::New { .. }));
+            assert!(matches!(picker.receive(block, passer_by.key, true), Receipt::New { .. }));
         } else {
             picker.release(block, passer_by.key);
         }
@@ -264,7 +270,7 @@ fn pieces_that_only_the_gone_have_do_not_close_the_house() {
         let gone = peer(key, has);
         for block in picker.pick(gone.view(), 2, true) {
             if block.index == 0 {
-                picker.receive(block);
+                picker.receive(block, gone.key, true);
             } else {
                 picker.release(block, gone.key);
             }
@@ -288,19 +294,23 @@ fn without_fill_only_demands_are_picked() {
 #[test]
 fn in_end_game_a_block_has_two_askers_and_a_late_one_three() {
     let mut picker = scene("****  ", "000010", "      ", "      ");
-    let idle = |key| Peer { idle: true, ..peer(key, "******") };
+    let idle = |key| Peer { again: every_block(6), ..peer(key, "******") };
     assert_eq!(picker.pick(idle(1).view(), 8, true).len(), 8);
     assert_eq!(picker.pick(peer(2, "******").view(), 8, true), [], "not to a busy peer");
     assert_eq!(picker.pick(idle(2).view(), 99, true).len(), 8);
     assert_eq!(picker.pick(idle(3).view(), 99, true), []);
     let late = layout(6).piece(4).and_then(|piece| layout(6).block(piece, 2)).expect("a block");
-    picker.mark_late(late);
+    picker.mark_late(late, 1);
+    assert_eq!(picker.pick(idle(3).view(), 99, true), [], "one of its two askers is in time");
+    picker.mark_late(late, 2);
     check(&mut picker, &idle(3), 99, "4.2");
-    picker.mark_late(late);
+    picker.mark_late(late, 9);
     check(&mut picker, &idle(4), 99, "");
-    let Receipt::New { askers, .. } = picker.receive(late) else { panic!("it was needed") };
+    let Receipt::New { askers, .. } = picker.receive(late, PeerKey(1), true) else {
+        panic!("it was needed")
+    };
     assert_eq!(askers.count(), MAX_COPIES);
-    assert_eq!(picker.receive(late), Receipt::Redundant);
+    assert_eq!(picker.receive(late, PeerKey(1), true), Receipt::Redundant);
 }
 
 #[test]
@@ -308,8 +318,8 @@ fn a_late_block_of_a_waiting_read_goes_before_fill() {
     let mut picker = scene("****   ", "0000312", "    !  ", "       ");
     check(&mut picker, &peer(1, "*******"), 4, "4.0 4.1 4.2 4.3");
     let late = layout(7).piece(4).and_then(|piece| layout(7).block(piece, 1)).expect("a block");
-    picker.mark_late(late);
-    let idle = Peer { idle: true, ..peer(2, "*******") };
+    picker.mark_late(late, 9);
+    let idle = Peer { again: every_block(7), ..peer(2, "*******") };
     check(&mut picker, &idle, 2, "4.1 5.0");
 }
 
@@ -337,7 +347,9 @@ fn a_failed_piece_is_brought_again_by_one_peer_alone() {
     check(&mut picker, &peer(1, "*******"), 2, "4.0 4.1");
     check(&mut picker, &peer(2, "*******"), 1, "5.0");
     check(&mut picker, &peer(1, "*******"), 2, "4.2 4.3");
-    picker.receive(layout(7).block(piece, 0).expect("a block"));
+    let block = layout(7).block(piece, 0).expect("a block");
+    assert_eq!(picker.receive(block, PeerKey(2), false), Receipt::Redundant, "of another");
+    assert!(matches!(picker.receive(block, PeerKey(1), true), Receipt::New { .. }));
     assert_eq!(picker.restart_exclusive(PeerKey(1)), [piece]);
     check(&mut picker, &peer(2, "*******"), 4, "4.0 4.1 4.2 4.3");
 }
@@ -347,7 +359,7 @@ fn a_released_block_is_asked_for_again_and_an_untouched_piece_closes() {
     let mut picker = scene("****   ", "0000312", "       ", "       ");
     let first = peer(1, "*******");
     let picked = picker.pick(first.view(), 2, true);
-    picker.receive(picked[0]);
+    picker.receive(picked[0], PeerKey(1), true);
     picker.release(picked[1], PeerKey(2));
     check(&mut picker, &first, 1, "5.2");
     picker.release(picked[1], PeerKey(1));
@@ -356,6 +368,16 @@ fn a_released_block_is_asked_for_again_and_an_untouched_piece_closes() {
     let picked = picker.pick(first.view(), 1, true);
     picker.release(picked[0], PeerKey(1));
     assert_eq!(picker.open(), 0);
+}
+
+#[test]
+fn a_block_that_was_asked_for_is_welcome_after_its_piece_was_given_up() {
+    let mut picker = scene("****   ", "0000312", "       ", "       ");
+    let block = picker.pick(peer(1, "*******").view(), 1, true)[0];
+    picker.release(block, PeerKey(1));
+    assert_eq!(picker.receive(block, PeerKey(2), false), Receipt::Redundant);
+    assert!(matches!(picker.receive(block, PeerKey(1), true), Receipt::New { whole: false, .. }));
+    check(&mut picker, &peer(2, "*******"), 9, "5.1 5.2 5.3 6.0 6.1 6.2 6.3 4.0 4.1");
 }
 
 #[test]
@@ -431,7 +453,7 @@ impl Model {
             Op::Pick { peer, count, idle, room } => self.pick(peer, count, idle, room),
             Op::Receive(at) => {
                 if let Some((block, key)) = self.nth(at) {
-                    let receipt = self.picker.receive(block);
+                    let receipt = self.picker.receive(block, key, true);
                     let asked: BTreeSet<_> = self.askers(block);
                     let Receipt::New { askers, .. } = receipt else {
                         panic!("{block:?} was asked")
@@ -488,7 +510,7 @@ impl Model {
             Op::Fill(fill) => self.picker.set_fill(fill),
             Op::Late(at) => {
                 if let Some((block, _)) = self.nth(at) {
-                    self.picker.mark_late(block);
+                    self.picker.mark_late(block, 9);
                     self.late.insert(block);
                 }
             }
@@ -510,7 +532,7 @@ impl Model {
     }
 
     fn pick(&mut self, at: usize, count: usize, idle: bool, room: bool) {
-        self.peers[at].idle = idle;
+        self.peers[at].again = if idle { every_block(8) } else { BTreeSet::new() };
         let untouched: Vec<_> =
             self.geometry.pieces().filter(|piece| self.untouched(*piece)).collect();
         let available: BTreeMap<_, _> =

@@ -22,6 +22,8 @@ enum Standing {
     Waiting(Instant),
     /// A dial is under way, or a connection is up.
     Busy,
+    /// It has everything: of use only while we have not.
+    Seed(Instant),
 }
 
 #[derive(Clone, Debug)]
@@ -60,11 +62,16 @@ impl Candidates {
     }
 
     /// The next address to dial, now busy: those that the user named first, then those that failed least.
-    pub fn next(&mut self, now: Instant) -> Option<SocketAddr> {
+    /// `seeding`: we have everything, so known seeds are left alone.
+    pub fn next(&mut self, seeding: bool, now: Instant) -> Option<SocketAddr> {
         let banned = &self.banned;
         let ready = |(addr, candidate): &(&SocketAddr, &mut Candidate)| {
-            matches!(candidate.standing, Standing::Waiting(from) if from <= now)
-                && banned.get(&culprit(**addr)).is_none_or(|until| *until <= now)
+            let due = match candidate.standing {
+                Standing::Waiting(from) => from <= now,
+                Standing::Seed(from) => !seeding && from <= now,
+                Standing::Busy => false,
+            };
+            due && banned.get(&culprit(**addr)).is_none_or(|until| *until <= now)
         };
         let (addr, candidate) = self
             .known
@@ -78,7 +85,7 @@ impl Candidates {
     /// When the next address that waits may be dialled.
     pub fn next_at(&self) -> Option<Instant> {
         let at = |candidate: &Candidate| match candidate.standing {
-            Standing::Waiting(at) => Some(at),
+            Standing::Waiting(at) | Standing::Seed(at) => Some(at),
             Standing::Busy => None,
         };
         self.known.values().filter_map(at).min()
@@ -101,6 +108,14 @@ impl Candidates {
         let Some(candidate) = self.known.get_mut(&addr) else { return };
         candidate.failures = 0;
         candidate.standing = Standing::Waiting(now + FIRST_WAIT / 3);
+    }
+
+    /// The connection has ended since both sides have everything.
+    pub fn has_all(&mut self, addr: SocketAddr, now: Instant) {
+        if let Some(candidate) = self.known.get_mut(&addr) {
+            candidate.failures = 0;
+            candidate.standing = Standing::Seed(now + FIRST_WAIT / 3);
+        }
     }
 
     /// The address is ours or another's: never dial it again.
@@ -158,11 +173,11 @@ mod tests {
         let start = Instant::now();
         let mut candidates = Candidates::default();
         candidates.add(addr(1), false, start);
-        assert_eq!(candidates.next(start), Some(addr(1)));
-        assert_eq!(candidates.next(start), None);
+        assert_eq!(candidates.next(false, start), Some(addr(1)));
+        assert_eq!(candidates.next(false, start), None);
         candidates.failed(addr(1), start);
-        assert_eq!(candidates.next(start + FIRST_WAIT - Duration::from_millis(1)), None);
-        assert_eq!(candidates.next(start + FIRST_WAIT), Some(addr(1)));
+        assert_eq!(candidates.next(false, start + FIRST_WAIT - Duration::from_millis(1)), None);
+        assert_eq!(candidates.next(false, start + FIRST_WAIT), Some(addr(1)));
         candidates.failed(addr(1), start);
         assert_eq!(candidates.next_at(), Some(start + 2 * FIRST_WAIT));
     }
@@ -178,10 +193,10 @@ mod tests {
         candidates.ban(culprit("8.8.8.8:1".parse().expect("an address")), start);
         assert!(candidates.is_banned("8.8.8.8:2".parse().expect("an address"), start));
         assert!(!candidates.is_banned("10.0.0.1:2".parse().expect("an address"), start));
-        assert_eq!(candidates.next(start), Some(addr(2)));
-        assert_eq!(candidates.next(start), Some(addr(3)));
-        assert_eq!(candidates.next(start), None);
-        assert_eq!(candidates.next(start + BAN), Some(addr(1)));
+        assert_eq!(candidates.next(false, start), Some(addr(2)));
+        assert_eq!(candidates.next(false, start), Some(addr(3)));
+        assert_eq!(candidates.next(false, start), None);
+        assert_eq!(candidates.next(false, start + BAN), Some(addr(1)));
     }
 
     #[test]

@@ -132,22 +132,30 @@ impl Partial {
         Some(at as u32)
     }
 
-    /// The next requested block that `key` may be asked for too: one that is late, or any with fewer than
-    /// `copies` askers.
-    pub fn ask_again(&mut self, key: PeerKey, copies: usize) -> Option<u32> {
-        let may = |block: &Block| match block {
+    /// The next late block that `key` was not asked for, now asked of it too.
+    pub fn ask_late(&mut self, key: PeerKey) -> Option<u32> {
+        let index = (0..self.blocks.len() as u32).find(|at| self.may_ask_again(*at, key, 0))?;
+        self.ask_one_again(index, key);
+        Some(index)
+    }
+
+    /// Whether `key` may be asked too for a requested block: one that is late, or has fewer than `copies` askers.
+    pub fn may_ask_again(&self, index: u32, key: PeerKey, copies: usize) -> bool {
+        match &self.blocks[index as usize] {
             Block::Requested { askers, late } => {
                 let limit = if *late { MAX_COPIES } else { copies };
                 askers.count() < limit && !askers.contains(key)
             }
             Block::Missing | Block::Received => false,
-        };
-        let at = self.blocks.iter().position(may)?;
-        if let Block::Requested { askers, late } = &mut self.blocks[at] {
+        }
+    }
+
+    /// `key` is asked for the requested block too.
+    pub fn ask_one_again(&mut self, index: u32, key: PeerKey) {
+        if let Block::Requested { askers, late } = &mut self.blocks[index as usize] {
             askers.add(key);
             *late = false;
         }
-        Some(at as u32)
     }
 
     /// The block has come; tells who was asked for it, or `None` when it was here already.
@@ -182,10 +190,10 @@ impl Partial {
         free
     }
 
-    /// The block has been asked for too long ago.
-    pub fn mark_late(&mut self, index: u32) {
-        if let Block::Requested { late, .. } = &mut self.blocks[index as usize] {
-            *late = true;
+    /// So many peers have had the block for too long; it is late when all of its askers have.
+    pub fn mark_late(&mut self, index: u32, overdue: usize) {
+        if let Block::Requested { askers, late } = &mut self.blocks[index as usize] {
+            *late = overdue >= askers.count();
         }
     }
 

@@ -29,6 +29,25 @@ const FIRST_DEPTH: f64 = 8.0;
 /// Round trip that is assumed until one is seen.
 const FIRST_RTT: Duration = Duration::from_millis(200);
 
+/// Bytes per second that are assumed until some have come.
+const FIRST_RATE: f64 = 128.0 * 1024.0;
+
+/// Requests before one whose delay still tells the round trip. More than none, or a round trip that has grown
+/// under load would never be seen, and the queue stay too short for it.
+const FEW_AHEAD: usize = 2;
+
+/// Round trips below this are not told from chance.
+const SHORT_RTT: Duration = Duration::from_millis(25);
+
+/// Rejects in a row after which a peer is snubbed.
+const MANY_REJECTS: u32 = 16;
+
+/// Time after its last reject in which a peer is asked again for what it rejected.
+const FORGIVEN: Duration = Duration::from_secs(10);
+
+/// Time beyond its due in which a request that was taken back must be rejected.
+const LONGEST_REJECT: Duration = Duration::from_secs(10);
+
 /// Longest silence of a peer that was asked, before it is snubbed: while somebody reads, and otherwise.
 const SNUB: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(20));
 
@@ -43,8 +62,41 @@ pub struct Outstanding {
     pub released: bool,
     /// Whether we took the request back.
     pub cancelled: bool,
-    /// Whether nothing else was outstanding then: its delay tells the round trip.
-    alone: bool,
+    /// Requests that stood before it then; its delay tells the round trip when there were few.
+    ahead: usize,
+    /// Bytes that the peer had brought before.
+    delivered: u64,
+    /// When it should be here, if all goes as before.
+    expected: Instant,
+    /// When it is late.
+    due: Instant,
+}
+
+/// How the queue of a fresh peer grows: by one with each block, so it doubles in a round trip, until two rounds
+/// have brought nothing. Without it, a long line would be found out by half a queue at a time.
+#[derive(Clone, Copy, Debug)]
+struct SlowStart {
+    depth: f64,
+    /// The round ends when the peer has brought so many bytes.
+    round_ends: u64,
+    best: f64,
+    stale: u32,
+}
+
+impl SlowStart {
+    const FIRST: Self = Self { depth: FIRST_DEPTH, round_ends: 0, best: 0.0, stale: 0 };
+
+    /// A block came; `None` when the start is over.
+    fn step(mut self, delivered: u64, outstanding: usize, rate: f64) -> Option<Self> {
+        self.depth += 1.0;
+        if delivered < self.round_ends {
+            return Some(self);
+        }
+        self.round_ends = delivered + outstanding as u64 * u64::from(BLOCK_LEN);
+        self.stale = if rate > 1.25 * self.best { 0 } else { self.stale + 1 };
+        self.best = self.best.max(rate);
+        (self.stale < 2).then_some(self)
+    }
 }
 
 /// One connection.
@@ -80,8 +132,12 @@ pub struct Peer {
     pub peer_interested: bool,
     /// Pieces that it gives even while it chokes us (BEP 6).
     pub allowed_fast: BTreeSet<PieceIndex>,
-    /// Pieces that it rejected although it serves us; not asked for again until it unchokes us anew.
+    /// Pieces that it rejected although it serves us; not asked for again for a while.
     pub refused: BTreeSet<PieceIndex>,
+    /// When it last rejected one.
+    refused_at: Instant,
+    /// Rejects since it last brought a block.
+    rejects: u32,
     /// Whether it left us waiting for too long.
     pub snubbed: bool,
     /// When it connected.
@@ -106,8 +162,10 @@ pub struct Peer {
     pub oddities: u32,
     outstanding: VecDeque<Outstanding>,
     throughput: Throughput,
-    ramp: f64,
-    rtt: Duration,
+    start: Option<SlowStart>,
+    rtt: Option<Duration>,
+    /// How much later than expected blocks come, on average.
+    lateness: Duration,
     last_block: Instant,
 }
 
@@ -138,6 +196,8 @@ impl Peer {
             peer_interested: false,
             allowed_fast: BTreeSet::new(),
             refused: BTreeSet::new(),
+            refused_at: now,
+            rejects: 0,
             snubbed: false,
             since: now,
             choke_changed: now,
@@ -151,8 +211,9 @@ impl Peer {
             oddities: 0,
             outstanding: VecDeque::new(),
             throughput: Throughput::default(),
-            ramp: FIRST_DEPTH,
-            rtt: FIRST_RTT,
+            start: Some(SlowStart::FIRST),
+            rtt: None,
+            lateness: Duration::ZERO,
             last_block: now,
         }
     }
@@ -184,9 +245,28 @@ impl Peer {
         self.throughput.per_second()
     }
 
-    /// The shortest round trip seen of late.
+    /// The shortest round trip seen of late, and a guess before one was seen.
     pub fn rtt(&self) -> Duration {
-        self.rtt
+        self.rtt.unwrap_or(FIRST_RTT)
+    }
+
+    /// When a block should be here that is asked for now, after so many others.
+    pub fn eta(&self, others: usize, now: Instant) -> Instant {
+        let blocks = (self.waiting() + others) as f64 + 1.0;
+        let due = self.outstanding.iter().filter(|asked| !asked.cancelled).map(|asked| asked.due);
+        // Who is behind is thought to stay behind by as much again.
+        let behind = due.min().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        now + behind + self.rtt() + self.time_of_blocks(blocks)
+    }
+
+    fn time_of_blocks(&self, blocks: f64) -> Duration {
+        let rate = self.throughput.per_second().unwrap_or(FIRST_RATE).max(1024.0);
+        Duration::from_secs_f64(blocks * f64::from(BLOCK_LEN) / rate)
+    }
+
+    /// Requests that will be answered with bytes, as far as we know.
+    fn waiting(&self) -> usize {
+        self.outstanding.iter().filter(|asked| !asked.cancelled).count()
     }
 
     /// Requests that may be added now. `reading`: somebody waits or will, so the queue is kept short.
@@ -195,63 +275,86 @@ impl Peer {
             return usize::from(self.outstanding.is_empty());
         }
         let depth = if reading {
-            config.reading_depth.max(self.rtt.mul_f64(1.5))
+            config.reading_depth.max(self.rtt().mul_f64(1.5))
         } else {
             config.filling_depth
         };
-        let by_rate = self
-            .throughput
-            .per_second()
-            .map(|rate| rate * depth.as_secs_f64() / f64::from(BLOCK_LEN));
-        let wanted = by_rate.map_or(self.ramp, |blocks| blocks.max(2.0).min(self.ramp));
+        let wanted = match (self.throughput.per_second(), self.start) {
+            (None, _) => FIRST_DEPTH,
+            (Some(rate), start) => {
+                let blocks = rate * depth.as_secs_f64() / f64::from(BLOCK_LEN);
+                start.map_or(blocks, |start| start.depth.min(2.0 * blocks)).max(2.0)
+            }
+        };
         let reqq = self.said.requests.map_or(DEFAULT_REQQ, usize::from).max(1);
         let limit = reqq.min(config.max_outstanding);
-        (wanted as usize).min(limit).saturating_sub(self.outstanding.len())
+        let by_depth = (wanted as usize).saturating_sub(self.waiting());
+        by_depth.min(limit.saturating_sub(self.outstanding.len()))
     }
 
-    /// The peer is asked for the block.
-    pub fn ask(&mut self, block: BlockRef, now: Instant) {
-        let alone = self.outstanding.is_empty();
-        if alone {
-            self.throughput.begin(now);
+    /// The peer is asked for the block; false when it still stands from before and nothing is to be said.
+    pub fn ask(&mut self, block: BlockRef, now: Instant) -> bool {
+        let again = self.outstanding.iter_mut().find(|asked| asked.block == block);
+        if let Some(asked) = again {
+            asked.released = false;
+            return false;
+        }
+        if self.outstanding.is_empty() {
             self.last_block = now;
         }
-        self.outstanding.push_back(Outstanding {
+        let ahead = self.waiting();
+        let expected = now + self.rtt() + self.time_of_blocks(ahead as f64 + 1.0);
+        let due = expected + self.rtt().max(SHORT_RTT).max(4 * self.lateness);
+        let delivered = self.throughput.delivered();
+        let asked = Outstanding {
             block,
             at: now,
             released: false,
             cancelled: false,
-            alone,
-        });
+            ahead,
+            delivered,
+            expected,
+            due,
+        };
+        self.outstanding.push_back(asked);
+        true
     }
 
     /// The peer has brought the block; true when it was asked for it.
     pub fn brought(&mut self, block: BlockRef, bytes: u64, now: Instant) -> bool {
         self.downloaded += bytes;
         self.down.add(bytes, now);
-        self.throughput.add(bytes, now);
+        self.throughput.add(bytes);
         self.last_block = now;
         self.snubbed = false;
-        let Some(asked) = self.take_out(block, now) else { return false };
-        if asked.alone {
-            let seen = now.saturating_duration_since(asked.at);
-            self.rtt =
-                if seen < self.rtt { seen } else { self.rtt.mul_f64(0.9) + seen.mul_f64(0.1) };
-        }
-        let rate = self.throughput.per_second().unwrap_or(0.0);
-        let enough = 4.0 * rate / f64::from(BLOCK_LEN) + FIRST_DEPTH;
-        self.ramp = if self.ramp < enough { self.ramp + 1.0 } else { self.ramp };
+        self.rejects = 0;
+        let Some(asked) = self.take_out(block) else { return false };
+        self.measure(&asked, now);
         true
     }
 
-    /// The peer will not bring the block; tells how it stood.
-    pub fn take_out(&mut self, block: BlockRef, now: Instant) -> Option<Outstanding> {
-        let at = self.outstanding.iter().position(|asked| asked.block == block)?;
-        let asked = self.outstanding.remove(at);
-        if self.outstanding.is_empty() {
-            self.throughput.end(now);
+    fn measure(&mut self, asked: &Outstanding, now: Instant) {
+        let busy = !self.outstanding.is_empty();
+        self.throughput.answered(asked.delivered, asked.at, busy, now);
+        let rate = self.throughput.per_second().unwrap_or(0.0);
+        let (delivered, outstanding) = (self.throughput.delivered(), self.outstanding.len());
+        self.start = self.start.and_then(|start| start.step(delivered, outstanding, rate));
+        let late = now.saturating_duration_since(asked.expected);
+        self.lateness = self.lateness.mul_f64(0.875) + late.mul_f64(0.125);
+        if asked.ahead > FEW_AHEAD {
+            return;
         }
-        asked
+        let seen = now.saturating_duration_since(asked.at);
+        self.rtt = match self.rtt {
+            Some(rtt) if seen > rtt => Some(rtt.mul_f64(0.9) + seen.mul_f64(0.1)),
+            Some(_) | None => Some(seen),
+        };
+    }
+
+    /// The peer will not bring the block; tells how it stood.
+    pub fn take_out(&mut self, block: BlockRef) -> Option<Outstanding> {
+        let at = self.outstanding.iter().position(|asked| asked.block == block)?;
+        self.outstanding.remove(at)
     }
 
     /// The request is taken back; the peer still answers or rejects it (BEP 6).
@@ -261,22 +364,49 @@ impl Peer {
         }
     }
 
+    /// The peer rejects a piece although it serves us; true when it has done so too often to be trusted with more
+    /// than one request at a time.
+    pub fn refuse(&mut self, piece: PieceIndex, now: Instant) -> bool {
+        self.refused.insert(piece);
+        self.refused_at = now;
+        self.rejects += 1;
+        self.rejects >= MANY_REJECTS && !self.snubbed
+    }
+
+    /// Forgives rejects that are long past: a full queue rejects too. True when there were any.
+    pub fn forgive(&mut self, now: Instant) -> bool {
+        let past = now.saturating_duration_since(self.refused_at) > FORGIVEN;
+        let any = past && !self.refused.is_empty();
+        if any {
+            self.refused.clear();
+        }
+        any
+    }
+
+    /// Requests that were taken back and neither rejected nor answered for too long, against BEP 6.
+    pub fn take_forgotten(&mut self, now: Instant) -> Vec<BlockRef> {
+        let gone =
+            |a: &Outstanding| a.cancelled && now.saturating_duration_since(a.due) > LONGEST_REJECT;
+        let forgotten = self.outstanding.iter().filter(|a| gone(a)).map(|a| a.block).collect();
+        self.outstanding.retain(|asked| !gone(asked));
+        forgotten
+    }
+
     /// Nothing that was asked will come.
-    pub fn take_all(&mut self, now: Instant) -> Vec<Outstanding> {
-        self.throughput.end(now);
+    pub fn take_all(&mut self) -> Vec<Outstanding> {
         self.outstanding.drain(..).collect()
     }
 
     /// Whether the peer has been silent for too long about what it was asked.
     pub fn is_silent(&self, reading: bool, now: Instant) -> bool {
-        let limit = if reading { SNUB.0.max(4 * self.rtt) } else { SNUB.1 };
+        let limit = if reading { SNUB.0.max(4 * self.rtt()) } else { SNUB.1 };
         !self.outstanding.is_empty() && now.saturating_duration_since(self.last_block) > limit
     }
 
     /// Gives up on what the peer was asked: it is still welcome, but others are asked now.
     pub fn snub(&mut self) -> Vec<BlockRef> {
         self.snubbed = true;
-        self.ramp = FIRST_DEPTH;
+        self.start = Some(SlowStart::FIRST);
         let held = self.outstanding.iter_mut().filter(|asked| !asked.released);
         held.map(|asked| {
             asked.released = true;
@@ -285,25 +415,33 @@ impl Peer {
         .collect()
     }
 
-    /// Blocks that have taken longer than they should: twice the round trip beyond the time that the peer's rate
-    /// gives for what stood before them.
-    pub fn late(&self, now: Instant) -> Vec<BlockRef> {
-        let rate = self.throughput.per_second().unwrap_or(f64::from(BLOCK_LEN)).max(1024.0);
-        let each = Duration::from_secs_f64(f64::from(BLOCK_LEN) / rate);
-        let mut expected = 2 * self.rtt.max(Duration::from_millis(25));
-        let mut late = Vec::new();
-        for asked in &self.outstanding {
-            expected += each;
-            if now.saturating_duration_since(asked.at) > expected {
-                late.push(asked.block);
-            }
-        }
-        late
+    /// Blocks that have taken longer than they should: by a round trip, or by four times what the peer is late on
+    /// average, over the time that they were expected to take as they were asked for.
+    pub fn late(&self, now: Instant) -> impl Iterator<Item = BlockRef> {
+        let stands = |asked: &&Outstanding| !asked.released;
+        self.outstanding.iter().filter(stands).filter(move |a| now > a.due).map(|a| a.block)
+    }
+
+    /// What the peer should still bring, and when; what is late counts as far away.
+    pub fn expected(&self, now: Instant) -> impl Iterator<Item = (Instant, BlockRef)> {
+        let stands = |asked: &&Outstanding| !asked.released && !asked.cancelled;
+        self.outstanding.iter().filter(stands).map(move |asked| {
+            let at = if now > asked.due { now + LONGEST_REJECT } else { asked.expected };
+            (at, asked.block)
+        })
+    }
+
+    /// Blocks that stand in the way of a new request: those that can be taken back before the peer sends them.
+    pub fn in_the_way(&self) -> Vec<BlockRef> {
+        let each = self.time_of_blocks(1.0).as_secs_f64();
+        let on_their_way = (self.rtt().as_secs_f64() / each).ceil() as usize;
+        let waiting = self.outstanding.iter().filter(|asked| !asked.cancelled);
+        waiting.skip(on_their_way).map(|asked| asked.block).collect()
     }
 
     /// Worth of what the peer gives, for the choker: its rate, less for a slow answer and for silence.
     pub fn score(&self, now: Instant) -> f64 {
-        let response = 1.0 / (1.0 + self.rtt.as_secs_f64());
+        let response = 1.0 / (1.0 + self.rtt().as_secs_f64());
         let silence =
             if self.outstanding.is_empty() { Duration::ZERO } else { now - self.last_block };
         self.down.per_second(now) * response / (1.0 + silence.as_secs_f64() / 10.0)

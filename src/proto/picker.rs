@@ -52,8 +52,8 @@ pub struct View<'a> {
     pub refused: &'a BTreeSet<PieceIndex>,
     /// While it chokes us: the pieces that it gives all the same (BEP 6).
     pub only: Option<&'a BTreeSet<PieceIndex>>,
-    /// Whether it has so little to do that blocks asked of others may be asked of it too.
-    pub idle: bool,
+    /// Blocks asked of others that it would bring sooner; asked of it too in end-game.
+    pub again: &'a BTreeSet<BlockRef>,
 }
 
 impl View<'_> {
@@ -129,9 +129,29 @@ impl Picker {
         !self.demands.is_empty() || (self.fill && !self.have.is_full())
     }
 
+    /// Whether fill has begun every piece: now blocks may be asked of a second peer.
+    pub fn is_end_game(&self) -> bool {
+        self.fill && self.rarity.is_empty() && !self.partial.is_empty()
+    }
+
     /// Whether a reader waits for a piece that is not here.
     pub fn is_blocked(&self) -> bool {
         self.demands.first().is_some_and(|demand| demand.blocked)
+    }
+
+    /// Whether a reader waits for the piece.
+    pub fn is_waited_for(&self, piece: PieceIndex) -> bool {
+        self.demands.iter().take_while(|demand| demand.blocked).any(|demand| demand.piece == piece)
+    }
+
+    /// Whether a reader waits for the piece, or will want it soon.
+    pub fn is_demanded(&self, piece: PieceIndex) -> bool {
+        self.demands.iter().any(|demand| demand.piece == piece)
+    }
+
+    /// What readers want and is not here, most urgent first.
+    pub fn demands(&self) -> &[Demand] {
+        &self.demands
     }
 
     /// Pieces under way.
@@ -228,24 +248,33 @@ impl Picker {
         if share && let Some(block) = self.pick_fill(view, room) {
             return Some(block);
         }
-        self.pick_demanded(view)
+        self.pick_demanded(view, false)
             .or_else(|| self.pick_late(view))
             .or_else(|| if self.fill { self.pick_fill(view, room) } else { None })
-            .or_else(|| if self.fill && view.idle { self.pick_again(view) } else { None })
+            .or_else(|| self.pick_again(view))
     }
 
-    fn pick_demanded(&mut self, view: View<'_>) -> Option<BlockRef> {
+    /// A block that a reader waits for, to ask of the peer now: a missing one, or one that is late.
+    pub fn pick_blocked(&mut self, view: View<'_>) -> Option<BlockRef> {
+        self.pick_demanded(view, true).or_else(|| self.pick_late(view))
+    }
+
+    fn pick_demanded(&mut self, view: View<'_>, only_blocked: bool) -> Option<BlockRef> {
         while let Some(demand) = self.demands.get(self.served) {
             if self.has_missing(demand.piece) {
                 break;
             }
             self.served += 1;
         }
-        let ahead = self.demands.iter().skip(self.served).map(|demand| demand.piece);
-        let piece = ahead.clone().find(|&piece| {
+        let mut ahead = self.demands.iter().skip(self.served);
+        let demand = ahead.find(|demand| {
+            let piece = demand.piece;
             view.offers(piece) && self.has_missing(piece) && self.admits(piece, view)
         })?;
-        self.ask(piece, view)
+        if only_blocked && !demand.blocked {
+            return None;
+        }
+        self.ask(demand.piece, view)
     }
 
     fn pick_fill(&mut self, view: View<'_>, room: bool) -> Option<BlockRef> {
@@ -304,30 +333,41 @@ impl Picker {
     fn pick_late(&mut self, view: View<'_>) -> Option<BlockRef> {
         let blocked: Vec<_> =
             self.demands.iter().take_while(|d| d.blocked).map(|d| d.piece).collect();
-        blocked.into_iter().find_map(|piece| self.ask_again(piece, view, 1))
+        blocked.into_iter().find_map(|piece| self.ask_late(piece, view))
     }
 
     /// End-game: a block that one other peer was asked for.
     fn pick_again(&mut self, view: View<'_>) -> Option<BlockRef> {
-        if !self.rarity.is_empty() {
+        if !self.is_end_game() {
             return None;
         }
-        let open: Vec<_> = self.partial.keys().copied().collect();
-        open.into_iter().find_map(|piece| self.ask_again(piece, view, END_GAME_COPIES))
+        let few = |block: &&BlockRef| match self.partial.get(&block.piece) {
+            Some(partial) if view.offers(block.piece) && !partial.exclusive => {
+                partial.may_ask_again(block.index, view.key, END_GAME_COPIES)
+            }
+            Some(_) | None => false,
+        };
+        let block = *view.again.iter().find(few)?;
+        self.partial.get_mut(&block.piece)?.ask_one_again(block.index, view.key);
+        Some(block)
     }
 
     fn ask(&mut self, piece: PieceIndex, view: View<'_>) -> Option<BlockRef> {
-        if !self.partial.contains_key(&piece) {
-            self.rarity.remove(piece);
-            self.partial.insert(piece, Partial::new(self.geometry.block_count(piece)));
-        }
+        self.open_piece(piece);
         let partial = self.partial.get_mut(&piece)?;
         partial.owner.get_or_insert(view.key);
         let index = partial.ask_missing(view.key)?;
         self.geometry.block(piece, index)
     }
 
-    fn ask_again(&mut self, piece: PieceIndex, view: View<'_>, copies: usize) -> Option<BlockRef> {
+    fn open_piece(&mut self, piece: PieceIndex) {
+        if !self.partial.contains_key(&piece) {
+            self.rarity.remove(piece);
+            self.partial.insert(piece, Partial::new(self.geometry.block_count(piece)));
+        }
+    }
+
+    fn ask_late(&mut self, piece: PieceIndex, view: View<'_>) -> Option<BlockRef> {
         if !view.offers(piece) {
             return None;
         }
@@ -335,7 +375,7 @@ impl Picker {
         if partial.exclusive {
             return None;
         }
-        let index = partial.ask_again(view.key, copies)?;
+        let index = partial.ask_late(view.key)?;
         self.geometry.block(piece, index)
     }
 
@@ -350,9 +390,17 @@ impl Picker {
         })
     }
 
-    /// A block has come in.
-    pub fn receive(&mut self, block: BlockRef) -> Receipt {
+    /// A block has come in. `asked`: it still stood in the peer's queue, so it is welcome even when its piece was
+    /// given up meanwhile. What was never asked for opens no piece, and never mixes into a piece that one other
+    /// peer alone is to bring.
+    pub fn receive(&mut self, block: BlockRef, from: PeerKey, asked: bool) -> Receipt {
+        if asked && !self.have.has(block.piece) {
+            self.open_piece(block.piece);
+        }
         let Some(partial) = self.partial.get_mut(&block.piece) else { return Receipt::Redundant };
+        if partial.exclusive && partial.owner != Some(from) {
+            return Receipt::Redundant;
+        }
         match partial.receive(block.index) {
             None => Receipt::Redundant,
             Some(askers) => Receipt::New { askers, whole: partial.is_whole() },
@@ -379,10 +427,10 @@ impl Picker {
         }
     }
 
-    /// The block was asked for too long ago: one more peer may be asked.
-    pub fn mark_late(&mut self, block: BlockRef) {
+    /// So many peers have had the block for too long: when these are all that were asked, one more may be.
+    pub fn mark_late(&mut self, block: BlockRef, askers: usize) {
         if let Some(partial) = self.partial.get_mut(&block.piece) {
-            partial.mark_late(block.index);
+            partial.mark_late(block.index, askers);
         }
     }
 

@@ -39,50 +39,46 @@ impl Rate {
     }
 }
 
-/// Bytes per second while requests are outstanding: a peer that is asked for nothing is not slow.
+/// Bytes per second that a peer can bring, judged by what came between each request and its answer. The best of
+/// the last few seconds counts, since a queue that ran dry tells nothing about the line.
 #[derive(Clone, Debug, Default)]
 pub struct Throughput {
-    bytes: f64,
-    seconds: f64,
-    busy_since: Option<Instant>,
+    delivered: u64,
+    best: f64,
+    before: f64,
+    since: Option<Instant>,
 }
 
-/// Busy seconds that the average of [`Throughput`] looks back on.
-const THROUGHPUT_SPAN_SECONDS: f64 = 2.0;
+/// Time after which a better rate is forgotten, at the latest at its double.
+const MEMORY: Duration = Duration::from_secs(1);
 
 impl Throughput {
-    /// The first request goes out: time counts from here.
-    pub fn begin(&mut self, now: Instant) {
-        self.busy_since.get_or_insert(now);
+    /// All bytes so far; to be noted with each request.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// Bytes came in.
-    pub fn add(&mut self, bytes: u64, now: Instant) {
-        self.count_time(now);
-        self.bytes += bytes as f64;
+    pub fn add(&mut self, bytes: u64) {
+        self.delivered += bytes;
     }
 
-    /// Nothing is outstanding: time stops.
-    pub fn end(&mut self, now: Instant) {
-        self.count_time(now);
-        self.busy_since = None;
-    }
-
-    /// Bytes per busy second; `None` until a tenth of a second has been seen.
-    pub fn per_second(&self) -> Option<f64> {
-        (self.seconds >= 0.1).then(|| self.bytes / self.seconds)
-    }
-
-    fn count_time(&mut self, now: Instant) {
-        let Some(since) = self.busy_since.replace(now) else {
-            self.busy_since = None;
-            return;
-        };
-        self.seconds += now.saturating_duration_since(since).as_secs_f64();
-        if self.seconds > THROUGHPUT_SPAN_SECONDS {
-            self.bytes *= THROUGHPUT_SPAN_SECONDS / self.seconds;
-            self.seconds = THROUGHPUT_SPAN_SECONDS;
+    /// An answer is complete that was asked for at `asked`, when `delivered` bytes had come. `busy`: more is
+    /// outstanding; otherwise the answer can only show that the peer is faster than thought.
+    pub fn answered(&mut self, delivered: u64, asked: Instant, busy: bool, now: Instant) {
+        let seconds = now.saturating_duration_since(asked).as_secs_f64().max(1e-4);
+        let rate = (self.delivered - delivered) as f64 / seconds;
+        if busy && now.saturating_duration_since(*self.since.get_or_insert(now)) > MEMORY {
+            self.since = Some(now);
+            self.before = std::mem::take(&mut self.best);
         }
+        self.best = self.best.max(rate);
+    }
+
+    /// Bytes per second; `None` before the first answer.
+    pub fn per_second(&self) -> Option<f64> {
+        let best = self.best.max(self.before);
+        (best > 0.0).then_some(best)
     }
 }
 
@@ -108,11 +104,26 @@ mod tests {
     fn idle_time_makes_nobody_slow() {
         let start = Instant::now();
         let mut throughput = Throughput::default();
-        throughput.begin(start);
-        throughput.add(100_000, start + Duration::from_secs(1));
-        throughput.end(start + Duration::from_secs(1));
-        throughput.begin(start + Duration::from_secs(60));
-        throughput.add(100_000, start + Duration::from_secs(61));
+        throughput.add(100_000);
+        throughput.answered(0, start, true, start + Duration::from_secs(1));
+        let later = start + Duration::from_secs(60);
+        throughput.add(1_000);
+        throughput.answered(100_000, later, false, later + Duration::from_secs(1));
         assert_eq!(throughput.per_second(), Some(100_000.0));
+    }
+
+    #[test]
+    fn a_peer_that_grows_slow_is_found_out_within_seconds() {
+        let start = Instant::now();
+        let mut throughput = Throughput::default();
+        throughput.add(1_000_000);
+        throughput.answered(0, start, true, start + Duration::from_secs(1));
+        for second in 1..5 {
+            let (asked, before) = (start + Duration::from_secs(second), throughput.delivered());
+            throughput.add(10_000);
+            throughput.answered(before, asked, true, asked + Duration::from_millis(1100));
+        }
+        let seen = throughput.per_second().expect("answers came");
+        assert!(seen < 10_000.0, "{seen}");
     }
 }

@@ -60,6 +60,8 @@ impl Reader {
 
 #[derive(Clone, Debug)]
 struct Waiting {
+    /// The pieces that hold the read's range.
+    needs: BTreeSet<PieceIndex>,
     missing: BTreeSet<PieceIndex>,
 }
 
@@ -89,9 +91,14 @@ impl Readers {
         }
     }
 
-    /// A read waits for these pieces, at least one.
-    pub fn wait(&mut self, ticket: Ticket, missing: BTreeSet<PieceIndex>) {
-        self.waiting.insert(ticket, Waiting { missing });
+    /// A read needs these pieces, and waits for those of them that are missing, at least one.
+    pub fn wait(
+        &mut self,
+        ticket: Ticket,
+        needs: BTreeSet<PieceIndex>,
+        missing: BTreeSet<PieceIndex>,
+    ) {
+        self.waiting.insert(ticket, Waiting { needs, missing });
     }
 
     /// Nobody waits for the ticket any more; true when somebody did.
@@ -113,9 +120,9 @@ impl Readers {
         ready
     }
 
-    /// The piece is gone again: tickets that had it wait for it anew.
-    pub fn lost(&mut self, piece: PieceIndex, needs: impl Fn(Ticket) -> bool) {
-        for (_, waiting) in self.waiting.iter_mut().filter(|(ticket, _)| needs(**ticket)) {
+    /// The piece is gone again: reads that need it wait for it anew.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.needs.contains(&piece)) {
             waiting.missing.insert(piece);
         }
     }
@@ -199,11 +206,13 @@ mod tests {
     #[test]
     fn a_ticket_is_ready_when_its_last_piece_arrives() {
         let (mut readers, geometry, _) = scene();
-        let pieces: BTreeSet<_> = geometry.pieces_in(&(0..2 * PIECE)).collect();
-        readers.wait(Ticket(7), pieces.clone());
-        let mut pieces = pieces.into_iter();
-        assert_eq!(readers.arrived(pieces.next().expect("two")), []);
-        assert_eq!(readers.arrived(pieces.next().expect("two")), [Ticket(7)]);
+        let pieces: Vec<_> = geometry.pieces_in(&(0..2 * PIECE)).collect();
+        let needs: BTreeSet<_> = pieces.iter().copied().collect();
+        readers.wait(Ticket(7), needs.clone(), needs);
+        assert_eq!(readers.arrived(pieces[0]), []);
+        readers.lost(pieces[0]);
+        assert_eq!(readers.arrived(pieces[1]), []);
+        assert_eq!(readers.arrived(pieces[0]), [Ticket(7)]);
         assert!(!readers.cancel(Ticket(7)));
     }
 }

@@ -338,8 +338,20 @@ impl Swarm {
         let blocked = self.picker.is_blocked();
         self.next_housekeeping = now + if blocked { HOUSEKEEPING_BLOCKED } else { HOUSEKEEPING };
         self.snub_silent(now);
+        for peer in self.peers.values_mut() {
+            if peer.forgive(now) {
+                self.idle.insert(peer.key);
+            }
+            for block in peer.take_forgotten(now) {
+                self.picker.release(block, peer.key);
+                self.idle.insert(peer.key);
+            }
+        }
         if blocked {
             self.mark_late(now);
+        }
+        if self.picker.is_end_game() {
+            self.wake_all();
         }
         let dead: Vec<_> = self
             .peers
@@ -415,7 +427,7 @@ impl Swarm {
     fn dial(&mut self, now: Instant) {
         while self.peers.len() + self.dialling.len() < self.config.target_peers
             && self.dialling.len() < self.config.max_dials
-            && let Some(addr) = self.candidates.next(now)
+            && let Some(addr) = self.candidates.next(self.picker.have().is_full(), now)
         {
             if self.peers.values().any(|peer| peer.addr == addr || peer.listens_at == Some(addr)) {
                 continue;
@@ -435,13 +447,17 @@ impl Swarm {
     fn part(&mut self, key: PeerKey, parting: Parting, now: Instant) {
         if self.peers.contains_key(&key) {
             self.events.push_back(Event::Close(key, parting));
-            self.drop_peer(key, now);
+            let contact = self.drop_peer(key, now);
+            if let (Some(addr), Parting::BothSeeds) = (contact, parting) {
+                self.candidates.has_all(addr, now);
+            }
         }
     }
 
-    fn drop_peer(&mut self, key: PeerKey, now: Instant) {
-        let Some(mut peer) = self.peers.remove(&key) else { return };
-        for asked in peer.take_all(now) {
+    /// Forgets the connection; tells where its peer takes others.
+    fn drop_peer(&mut self, key: PeerKey, now: Instant) -> Option<SocketAddr> {
+        let mut peer = self.peers.remove(&key)?;
+        for asked in peer.take_all() {
             self.picker.release(asked.block, key);
         }
         self.drop_exclusive(key);
@@ -456,6 +472,7 @@ impl Swarm {
         self.transmit.retain(|(to, _)| *to != key);
         self.idle.remove(&key);
         self.wake_all();
+        Some(addr)
     }
 
     fn say(&mut self, key: PeerKey, message: Message, now: Instant) {

@@ -9,6 +9,10 @@ use std::collections::VecDeque;
 
 use super::geometry::Span;
 
+/// Credit in seconds of the peer's rate: what is on its way can no longer be cancelled, so a seek of the peer
+/// waits behind it.
+const CREDIT_SECONDS: f64 = 1.0 / 32.0;
+
 /// Least credit: four blocks, so that even a slow peer's line never runs dry.
 const LEAST_CREDIT: u64 = 64 * 1024;
 
@@ -61,7 +65,7 @@ impl UploadQueue {
 
     /// The requests to load now, given the peer's upload rate in bytes per second.
     pub fn load(&mut self, rate: f64) -> Vec<Span> {
-        let credit = ((rate / 2.0) as u64).clamp(LEAST_CREDIT, MOST_CREDIT);
+        let credit = ((rate * CREDIT_SECONDS) as u64).clamp(LEAST_CREDIT, MOST_CREDIT);
         let mut spans = Vec::new();
         let mut under_way =
             self.unsent + self.loading.iter().map(|span| u64::from(span.len)).sum::<u64>();

@@ -5,8 +5,5 @@
 pub mod content;
 pub mod fake;
 pub mod mount;
-//! What integration tests share.
-#![allow(dead_code)]
-
-pub(crate) mod script;
-pub(crate) mod sim;
+pub mod script;
+pub mod sim;

@@ -28,6 +28,8 @@ pub(crate) enum Manners {
     ChokeStorm(u32),
     /// It says that it has all, and rejects every request.
     RejectsAll,
+    /// It rejects so many requests, then none; without BEP 6 it is honest.
+    RejectsFirst(u32),
     /// It sends each block twice.
     Twice,
     /// It sends false blocks that nobody asked for, beside the right ones.
@@ -82,6 +84,7 @@ impl Script {
             | Manners::Chokes
             | Manners::ChokeStorm(_)
             | Manners::RejectsAll
+            | Manners::RejectsFirst(_)
             | Manners::Twice
             | Manners::Unasked
             | Manners::Tardy(..) => vec![(SOON, if self.fast { Message::HaveAll } else { full })],
@@ -122,6 +125,9 @@ impl Script {
         match self.manners {
             Manners::Silent | Manners::Chokes => Vec::new(),
             Manners::SilentAfter(after) if nth > after => Vec::new(),
+            Manners::RejectsFirst(until) if self.fast && nth <= until => {
+                vec![(SOON, Message::Reject(asked))]
+            }
             Manners::RejectsAll => vec![(SOON, Message::Reject(asked))],
             Manners::Corrupts(every) => {
                 vec![(SOON, block(asked, torrent, nth.is_multiple_of(every)))]
@@ -140,6 +146,7 @@ impl Script {
             Manners::Honest
             | Manners::SilentAfter(_)
             | Manners::ChokeStorm(_)
+            | Manners::RejectsFirst(_)
             | Manners::Garbage
             | Manners::HavesOnly
             | Manners::Part(_)

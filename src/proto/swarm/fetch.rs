@@ -1,5 +1,7 @@
 //! Getting pieces: who is asked for what, blocks as they come, verdicts on pieces.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,10 +9,20 @@ use bytes::Bytes;
 use super::{Event, Job, Swarm};
 use crate::proto::candidates::culprit;
 use crate::proto::geometry::Geometry;
+use crate::proto::peer::Peer;
 use crate::proto::picker::{Receipt, View};
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
 use crate::proto::wire::extension::{Extension, encode_dont_have};
 use crate::proto::wire::message::{Message, Request};
+
+/// Of so many bytes that came, one may be redundant before blocks are no longer asked of a second peer.
+const COPIES_SHARE: u64 = 25;
+
+/// Bytes beyond that share which a fresh swarm may spend: one long wait is worth more.
+const COPIES_ALLOWANCE: u64 = 128 * 1024;
+
+/// Blocks that a peer without work takes over from others at a time: their owners may be about to bring them.
+const COPIES_AT_ONCE: usize = 4;
 
 impl Swarm {
     /// Asks every peer for which something changed. Each `handle_*` and each command ends here.
@@ -18,34 +30,101 @@ impl Swarm {
         if self.picker.is_blocked() {
             self.next_housekeeping = self.next_housekeeping.min(now + super::HOUSEKEEPING_BLOCKED);
         }
+        if !self.idle.is_empty() && self.picker.is_blocked() {
+            self.ask_soonest(now);
+        }
         while let Some(key) = self.idle.pop_first() {
             self.ask(key, now);
         }
         debug_assert_eq!(self.invariants(), Ok(()));
     }
 
-    fn ask(&mut self, key: PeerKey, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.peer_choking && peer.allowed_fast.is_empty() {
-            return;
+    /// Blocks that readers wait for are asked for one by one, each of the peer that brings it soonest: so a
+    /// piece is spread over all peers that shorten the wait.
+    fn ask_soonest(&mut self, now: Instant) {
+        let able = |peer: &&Peer| !peer.snubbed && self.free_requests(peer) > 0;
+        let mut soonest: BinaryHeap<_> = self
+            .peers
+            .values()
+            .filter(able)
+            .map(|peer| Reverse((peer.eta(0, now), peer.key)))
+            .collect();
+        while let Some(Reverse((_, key))) = soonest.pop() {
+            let Some(peer) = self.peers.get(&key) else { continue };
+            let Some(block) = self.picker.pick_blocked(view(peer, &BTreeSet::new())) else {
+                continue;
+            };
+            self.request(key, block, now);
+            let Some(peer) = self.peers.get(&key) else { continue };
+            if self.free_requests(peer) > 0 {
+                soonest.push(Reverse((peer.eta(0, now), key)));
+            }
         }
-        let free = peer.free_requests(self.readers.is_active(), &self.config);
+    }
+
+    fn ask(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let free = self.free_requests(peer);
         if free == 0 {
             return;
         }
-        let view = View {
-            key,
-            pieces: &peer.pieces,
-            refused: &peer.refused,
-            only: peer.peer_choking.then_some(&peer.allowed_fast),
-            idle: peer.outstanding().len() < 2 && !peer.snubbed,
-        };
         let in_hand = self.in_hand.len() as u64 * u64::from(self.geometry.nominal_piece_len());
         let room = in_hand < self.config.open_bytes;
-        for block in self.picker.pick(view, free, room) {
-            peer.ask(block, now);
-            peer.spoke = now;
-            self.transmit.push_back((key, Message::Request(request(&self.geometry, block))));
+        let again = self.brings_sooner(peer, now);
+        for block in self.picker.pick(view(peer, &again), free, room) {
+            self.request(key, block, now);
+        }
+    }
+
+    /// In end-game: the blocks asked of others that a peer without work would bring sooner, the latest first.
+    fn brings_sooner(&self, peer: &Peer, now: Instant) -> BTreeSet<BlockRef> {
+        let busy = peer.snubbed || peer.outstanding().len() > 1;
+        if busy || !self.picker.is_end_game() || !self.is_thrifty() {
+            return BTreeSet::new();
+        }
+        let others = self.peers.values().filter(|other| other.key != peer.key);
+        let mut expected: Vec<_> = others.flat_map(|other| other.expected(now)).collect();
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+        let sooner = expected.into_iter().enumerate();
+        let sooner = sooner.take_while(|(nth, (at, _))| peer.eta(*nth, now) < *at);
+        sooner.map(|(_, (_, block))| block).take(COPIES_AT_ONCE).collect()
+    }
+
+    /// Whether so few bytes came twice that more may.
+    fn is_thrifty(&self) -> bool {
+        self.totals.redundant <= self.totals.downloaded / COPIES_SHARE + COPIES_ALLOWANCE
+    }
+
+    fn free_requests(&self, peer: &Peer) -> usize {
+        if peer.peer_choking && peer.allowed_fast.is_empty() {
+            return 0;
+        }
+        peer.free_requests(self.readers.is_active(), &self.config)
+    }
+
+    fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.ask(block, now) {
+            self.say(key, Message::Request(request(&self.geometry, block)), now);
+        }
+    }
+
+    /// Takes back the requests for fill that a read which has just begun to wait would have to wait behind. Only
+    /// from peers with BEP 6: each block stays asked of its peer until it is rejected or comes all the same, so
+    /// none comes twice.
+    pub(super) fn clear_the_way(&mut self, now: Instant) {
+        let mut taken = Vec::new();
+        for peer in self.peers.values().filter(|peer| peer.fast && !peer.snubbed) {
+            let mut wanted = self.picker.demands().iter().take_while(|demand| demand.blocked);
+            if !wanted.any(|demand| peer.pieces.has(demand.piece)) {
+                continue;
+            }
+            let blocks = peer.in_the_way().into_iter();
+            let fill = blocks.filter(|block| !self.picker.is_demanded(block.piece));
+            taken.extend(fill.map(|block| (peer.key, block)));
+        }
+        for (key, block) in taken {
+            self.take_back(key, block, now);
         }
     }
 
@@ -54,8 +133,8 @@ impl Swarm {
         self.totals.downloaded += bytes;
         self.idle.insert(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.brought(block, bytes, now);
-        let Receipt::New { askers, whole } = self.picker.receive(block) else {
+        let asked = peer.brought(block, bytes, now);
+        let Receipt::New { askers, whole } = self.picker.receive(block, key, asked) else {
             self.totals.redundant += bytes;
             return;
         };
@@ -72,14 +151,14 @@ impl Swarm {
         }
     }
 
-    /// Another peer was faster. With BEP 6 the request stays open until it is rejected or answered.
+    /// The block is no longer needed, or not so soon. With BEP 6 the request stays open until it is rejected or answered.
     fn take_back(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
         let cancel = Message::Cancel(request(&self.geometry, block));
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.fast {
             peer.cancel(block);
         } else {
-            peer.take_out(block, now);
+            peer.take_out(block);
         }
         self.say(key, cancel, now);
         self.idle.insert(key);
@@ -156,6 +235,7 @@ impl Swarm {
             return;
         }
         self.picker.evicted(piece);
+        self.readers.lost(piece);
         let tell: Vec<_> = self
             .peers
             .values()
@@ -169,6 +249,7 @@ impl Swarm {
         for key in keys {
             self.judge(key, now);
         }
+        self.want(now);
     }
 
     pub(super) fn snub_silent(&mut self, now: Instant) {
@@ -180,21 +261,33 @@ impl Swarm {
             .map(|peer| peer.key)
             .collect();
         for key in silent {
-            let Some(peer) = self.peers.get_mut(&key) else { continue };
-            for block in peer.snub() {
-                self.picker.release(block, key);
-            }
-            self.drop_exclusive(key);
-            self.picker.disown(key);
-            self.wake_all();
+            self.snub(key);
         }
+    }
+
+    /// Others are asked for what the peer was to bring, and it for one block at a time, until it brings one.
+    pub(super) fn snub(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        for block in peer.snub() {
+            self.picker.release(block, key);
+        }
+        self.drop_exclusive(key);
+        self.picker.disown(key);
+        self.wake_all();
     }
 
     /// Blocks that readers wait for and that are late may be asked of one more peer.
     pub(super) fn mark_late(&mut self, now: Instant) {
-        for peer in self.peers.values() {
-            for block in peer.late(now) {
-                self.picker.mark_late(block);
+        if !self.is_thrifty() {
+            return;
+        }
+        let mut late = BTreeMap::<BlockRef, usize>::new();
+        for block in self.peers.values().flat_map(|peer| peer.late(now)) {
+            *late.entry(block).or_default() += 1;
+        }
+        for (block, askers) in late {
+            if self.picker.is_waited_for(block.piece) {
+                self.picker.mark_late(block, askers);
             }
         }
         self.wake_all();
@@ -205,6 +298,16 @@ impl Swarm {
         for piece in self.picker.restart_exclusive(key) {
             self.assembly.take(piece);
         }
+    }
+}
+
+fn view<'a>(peer: &'a Peer, again: &'a BTreeSet<BlockRef>) -> View<'a> {
+    View {
+        key: peer.key,
+        pieces: &peer.pieces,
+        refused: &peer.refused,
+        only: peer.peer_choking.then_some(&peer.allowed_fast),
+        again,
     }
 }
 

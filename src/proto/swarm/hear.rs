@@ -37,7 +37,7 @@ impl Swarm {
     fn hear(&mut self, key: PeerKey, message: Message, now: Instant) -> Result<(), Violation> {
         match message {
             Message::KeepAlive | Message::Port(_) | Message::Suggest(_) => Ok(()),
-            Message::Choke => self.hear_choke(key, now),
+            Message::Choke => self.hear_choke(key),
             Message::Unchoke => self.hear_unchoke(key),
             Message::Interested => self.hear_interested(key, now),
             Message::NotInterested => self.hear_not_interested(key),
@@ -58,12 +58,12 @@ impl Swarm {
         }
     }
 
-    fn hear_choke(&mut self, key: PeerKey, now: Instant) -> Result<(), Violation> {
+    fn hear_choke(&mut self, key: PeerKey) -> Result<(), Violation> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         peer.peer_choking = true;
         // With BEP 6 each request is answered or rejected; without it a choke drops them all.
         if !peer.fast {
-            for asked in peer.take_all(now) {
+            for asked in peer.take_all() {
                 self.picker.release(asked.block, key);
             }
             self.drop_exclusive(key);
@@ -168,16 +168,18 @@ impl Swarm {
         if !peer.fast {
             return Err("a message of BEP 6 without having announced it");
         }
-        let Some(asked) = peer.take_out(block, now) else { return self.odd(key) };
+        let Some(asked) = peer.take_out(block) else { return self.odd(key) };
         // Said while unchoked and not to our cancel, it means that this piece will not come from there.
-        if !peer.peer_choking && !asked.cancelled {
-            peer.refused.insert(block.piece);
-        }
+        let refuses = !peer.peer_choking && !asked.cancelled;
+        let snub = refuses && peer.refuse(block.piece, now);
         peer.allowed_fast.remove(&block.piece);
         self.picker.release(block, key);
         if peer.peer_choking && peer.outstanding().len() == 0 {
             self.drop_exclusive(key);
             self.picker.disown(key);
+        }
+        if snub {
+            self.snub(key);
         }
         self.wake_all();
         Ok(())
@@ -224,7 +226,7 @@ impl Swarm {
             .filter(|block| block.piece == piece)
             .collect();
         for block in gone {
-            peer.take_out(block, now);
+            peer.take_out(block);
             self.picker.release(block, key);
         }
         self.wake_all();

@@ -30,14 +30,18 @@ impl Swarm {
     pub fn read(&mut self, ticket: Ticket, reader: ReaderId, range: Range<u64>, now: Instant) {
         self.readers.advance(reader, &range);
         let have = self.picker.have();
-        let missing: BTreeSet<PieceIndex> =
-            self.geometry.pieces_in(&range).filter(|&piece| !have.has(piece)).collect();
+        let needs: BTreeSet<PieceIndex> = self.geometry.pieces_in(&range).collect();
+        let missing: BTreeSet<_> =
+            needs.iter().copied().filter(|&piece| !have.has(piece)).collect();
         if missing.is_empty() {
             self.events.push_back(Event::Ready(ticket));
-        } else {
-            self.readers.wait(ticket, missing);
+            return self.want(now);
         }
-        self.want(now);
+        self.readers.wait(ticket, needs, missing);
+        self.take_in_demands();
+        self.clear_the_way(now);
+        self.wake_all();
+        self.settle(now);
     }
 
     /// Nobody waits for the ticket any more.
@@ -59,11 +63,16 @@ impl Swarm {
         self.settle(now);
     }
 
-    fn want(&mut self, now: Instant) {
+    /// What readers want has changed.
+    pub(super) fn want(&mut self, now: Instant) {
+        self.take_in_demands();
+        self.wake_all();
+        self.settle(now);
+    }
+
+    fn take_in_demands(&mut self) {
         let have = self.picker.have();
         let demands = self.readers.demands(&self.geometry, have, self.config.max_window);
         self.picker.set_demands(demands);
-        self.wake_all();
-        self.settle(now);
     }
 }

@@ -90,11 +90,12 @@ impl Swarm {
             Queued::Full
         };
         if queued == Queued::Full {
-            // A request may cross our choke on its way; without BEP 6 silence says no.
+            // A request may cross our choke on its way, or ask for what was thrown out since we told of it;
+            // without BEP 6 silence says no.
             if peer.fast {
                 self.say(key, Message::Reject(asked), now);
             }
-            return self.odd_if(key, !have);
+            return Ok(());
         }
         self.load(key, now);
         Ok(())
@@ -156,10 +157,6 @@ impl Swarm {
         if !spans.is_empty() {
             self.jobs.push_back(Job::Load { key, spans });
         }
-    }
-
-    fn odd_if(&mut self, key: PeerKey, odd: bool) -> Result<(), Violation> {
-        if odd { self.odd(key) } else { Ok(()) }
     }
 }
 
