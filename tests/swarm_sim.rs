@@ -73,7 +73,8 @@ fn eight_leeches_help_each_other() {
         assert!(world.run_until(seconds(120.0), all));
         let took = world.age().as_secs_f64();
         let bound = 8.0 * MIB as f64 / MB as f64;
-        println!("eight leeches: {took:.2} s, {:.2} of the bound", took / bound);
+        let sent = world.node(source).up_bytes as f64 / MIB as f64 / 8.0;
+        println!("eight leeches: {took:.2} s, {:.2} of the bound, seed {sent:.2}", took / bound);
         assert!(took < 2.5 * bound, "{took:.2} s; client-server takes {:.2} s", 8.0 * bound);
         world.trace()
     });
@@ -153,6 +154,8 @@ fn a_seed_that_dies_or_falls_silent_ends_no_download() {
         world.black_hole(seeds[1]);
         assert!(!world.complete(leech), "too late to matter");
         assert!(world.run_until(seconds(20.0), World::all_answered));
+        let waits = world.reads().map(|read| read.answered.expect("all") - read.asked);
+        println!("beside a black hole: longest wait {:?}", waits.max());
         assert!(world.run_until(seconds(20.0), |world| world.complete(leech)));
         thrifty(&world, leech);
         world.trace()

@@ -27,7 +27,8 @@ pub struct Config {
     /// Bytes of one peer's outstanding requests while somebody reads, as time. Default 250 ms: what a seek
     /// must wait behind.
     pub reading_depth: Duration,
-    /// The same while nobody reads. Default 2 s: enough that no peer runs dry.
+    /// The same while nobody reads, never below the round trip and a half. Default 500 ms: enough that no peer
+    /// runs dry. Longer, more pieces are under way that somebody else asks the same seed for.
     pub filling_depth: Duration,
     /// Largest window of a reader, in bytes. Default 64 MiB.
     pub max_window: u64,
@@ -48,7 +49,7 @@ impl Default for Config {
             max_incoming_requests: 500,
             upload_slots: 4,
             reading_depth: Duration::from_millis(250),
-            filling_depth: Duration::from_secs(2),
+            filling_depth: Duration::from_millis(500),
             max_window: 64 << 20,
             many_per_ip: false,
         }

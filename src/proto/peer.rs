@@ -274,11 +274,8 @@ impl Peer {
         if self.snubbed {
             return usize::from(self.outstanding.is_empty());
         }
-        let depth = if reading {
-            config.reading_depth.max(self.rtt().mul_f64(1.5))
-        } else {
-            config.filling_depth
-        };
+        let depth = if reading { config.reading_depth } else { config.filling_depth };
+        let depth = depth.max(self.rtt().mul_f64(1.5));
         let wanted = match (self.throughput.per_second(), self.start) {
             (None, _) => FIRST_DEPTH,
             (Some(rate), start) => {
