@@ -8,8 +8,9 @@ use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
 use btfs::proto::swarm::Parting;
 use btfs::proto::units::ReaderId;
+use support::replay::replay;
 use support::script::Manners;
-use support::sim::{Line, NodeId, World, address, replay};
+use support::sim::{Line, NodeId, World, address};
 
 const MB: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -75,7 +76,7 @@ fn eight_leeches_help_each_other() {
         let bound = 8.0 * MIB as f64 / MB as f64;
         let sent = world.node(source).up_bytes as f64 / MIB as f64 / 8.0;
         println!("eight leeches: {took:.2} s, {:.2} of the bound, seed {sent:.2}", took / bound);
-        assert!(took < 2.5 * bound, "{took:.2} s; client-server takes {:.2} s", 8.0 * bound);
+        assert!(took < 1.8 * bound, "{took:.2} s; client-server takes {:.2} s", 8.0 * bound);
         world.trace()
     });
 }

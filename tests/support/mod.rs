@@ -7,3 +7,6 @@ pub mod fake;
 pub mod mount;
 pub mod script;
 pub mod sim;
+pub(crate) mod replay;
+pub(crate) mod script;
+pub(crate) mod sim;

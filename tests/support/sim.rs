@@ -4,7 +4,7 @@
 //! scheduling; no hash map is walked. Each line is served connection by connection, message by message, in
 //! turn; each connection keeps its order.
 //!
-//! Not here: rude peers ([`super::script`]), scenarios (`tests/swarm_sim.rs`).
+//! Not here: rude peers ([`super::script`]), the comparison of runs ([`super::replay`]), scenarios (`tests/swarm_sim.rs`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -23,6 +23,7 @@ use btfs::proto::swarm::{Event, Job, Parting, Setup, Swarm};
 use btfs::proto::units::{InfoHash, PeerId, PeerKey, PieceIndex, ReaderId, Ticket};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
 
+use super::replay::Trace;
 use super::script::{Manners, Script};
 
 /// Length after which the content repeats; prime to every block and piece length.
@@ -181,7 +182,7 @@ pub(crate) struct World {
     next_link: u64,
     reads: BTreeMap<Ticket, Read>,
     rng: StdRng,
-    trace: u64,
+    trace: Trace,
     events: u64,
 }
 
@@ -201,7 +202,7 @@ impl World {
             next_link: 1,
             reads: BTreeMap::new(),
             rng: StdRng::seed_from_u64(seed),
-            trace: 0xcbf2_9ce4_8422_2325,
+            trace: Trace::default(),
             events: 0,
         }
     }
@@ -379,7 +380,7 @@ impl World {
 
     /// A digest of everything that was said, and when.
     pub(crate) fn trace(&self) -> u64 {
-        self.trace
+        self.trace.digest()
     }
 
     /// Lets this much time pass.
@@ -516,7 +517,8 @@ impl World {
         if !self.nodes[to].alive || !self.links[&link].up[end] {
             return;
         }
-        self.note(link, end, &message);
+        let age = self.now - self.start;
+        self.trace.note(age, link, end, &message);
         if let Message::Piece { data, .. } = &message {
             self.nodes[to].down_bytes += data.len() as u64;
         }
@@ -690,14 +692,6 @@ impl World {
             self.read_all(read.node, read.reader.0, read.next);
         }
     }
-
-    fn note(&mut self, link: u64, end: usize, message: &Message) {
-        let at = (self.now - self.start).as_nanos() as u64;
-        let (kind, first, second) = gist(message);
-        for word in [at, link, end as u64, kind, first, second] {
-            self.trace = (self.trace ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
-        }
-    }
 }
 
 /// Where the node takes connections.
@@ -718,56 +712,4 @@ fn payload(message: &Message) -> u64 {
 fn transfer(message: &Message, rate: u64) -> Duration {
     let bytes = 17 + payload(message);
     Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
-}
-
-fn gist(message: &Message) -> (u64, u64, u64) {
-    let of = |piece: u32, begin: u32| (u64::from(piece), u64::from(begin));
-    let (kind, (first, second)) = match message {
-        Message::KeepAlive => (255, (0, 0)),
-        Message::Choke => (0, (0, 0)),
-        Message::Unchoke => (1, (0, 0)),
-        Message::Interested => (2, (0, 0)),
-        Message::NotInterested => (3, (0, 0)),
-        Message::Have(piece) => (4, of(*piece, 0)),
-        Message::Bitfield(bytes) => (5, (bytes.len() as u64, 0)),
-        Message::Request(asked) => (6, of(asked.piece, asked.begin)),
-        Message::Piece { piece, begin, data } => (7, of(*piece, begin ^ u32::from(data[0]))),
-        Message::Cancel(asked) => (8, of(asked.piece, asked.begin)),
-        Message::Port(port) => (9, (u64::from(*port), 0)),
-        Message::Suggest(piece) => (13, of(*piece, 0)),
-        Message::HaveAll => (14, (0, 0)),
-        Message::HaveNone => (15, (0, 0)),
-        Message::Reject(asked) => (16, of(asked.piece, asked.begin)),
-        Message::AllowedFast(piece) => (17, of(*piece, 0)),
-        Message::Extended { id, payload } => (20, (u64::from(*id), payload.len() as u64)),
-    };
-    (kind, first, second)
-}
-
-/// Runs a scenario twice for each seed and compares the traces that it returns. `BTFS_SOAK=N` runs `N` seeds,
-/// `BTFS_SEED=S` only that one.
-pub(crate) fn replay(name: &'static str, default_seeds: u64, scenario: impl Fn(u64) -> u64) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seeds = match number("BTFS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("BTFS_SOAK").unwrap_or(default_seeds),
-    };
-    for seed in seeds {
-        let told = OnFailure { name, seed };
-        let (first, second) = (scenario(seed), scenario(seed));
-        assert_eq!(first, second, "the same seed told two stories");
-        std::mem::forget(told);
-    }
-}
-
-struct OnFailure {
-    name: &'static str,
-    seed: u64,
-}
-
-impl Drop for OnFailure {
-    fn drop(&mut self) {
-        let Self { name, seed } = self;
-        eprintln!("seed {seed} failed; again: BTFS_SEED={seed} cargo test --test swarm_sim {name}");
-    }
 }
