@@ -172,7 +172,7 @@ fn a_liar_is_banned_and_the_honest_are_not() {
         ("two", &[Manners::Corrupts(3), Manners::Honest, Manners::Corrupts(9)], &[0, 2]),
         ("unasked", &[Manners::Unasked, Manners::Honest], &[0]),
     ];
-    replay("a_liar_is_banned", 3, |seed| {
+    replay("a_liar_is_banned", 2, |seed| {
         let mut trace = 0u64;
         for (name, manners, liars) in cases {
             for reading in [false, true] {

@@ -5,8 +5,6 @@
 pub mod content;
 pub mod fake;
 pub mod mount;
+pub mod replay;
 pub mod script;
 pub mod sim;
-pub(crate) mod replay;
-pub(crate) mod script;
-pub(crate) mod sim;
