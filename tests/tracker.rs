@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btfs::engine::message::{FROM_TRACKER_CAPACITY, TrackerEvent};
+use btfs::engine::network::LocalAddrs;
 use btfs::engine::tracker::{self, Dialer, Job, TrackerHandle};
 use btfs::engine::tracker_server::TrackerServer;
 use btfs::proto::announce::Progress;
@@ -38,6 +39,10 @@ struct Peer {
 
 impl Peer {
     fn start(tiers: &[&[&str]], port: u16, left: u64) -> Self {
+        Self::start_from(LocalAddrs::default(), tiers, port, left)
+    }
+
+    fn start_from(local: LocalAddrs, tiers: &[&[&str]], port: u16, left: u64) -> Self {
         let tiers =
             tiers.iter().map(|tier| tier.iter().map(|&url| url.to_owned()).collect()).collect();
         let mut peer_id = *b"-BF0100-000000000000";
@@ -53,7 +58,8 @@ impl Peer {
         };
         let (progress, reader) = watch::channel(Progress { left, ..Progress::default() });
         let (out, events) = mpsc::channel(FROM_TRACKER_CAPACITY);
-        Self { handle: tracker::spawn(job, Dialer::new(), reader, out), events, progress }
+        let handle = tracker::spawn(job, Dialer::new(local), reader, out);
+        Self { handle, events, progress }
     }
 
     /// The next answer's peers, without ourselves.
@@ -130,6 +136,22 @@ async fn life_of_a_swarm(scheme: &str, listen: &str) {
     seed.handle.stop().await;
     assert_eq!(server.summary().peers, 0);
     server.stop().await;
+}
+
+/// A tracker tells others the address that it sees, so that must be where peers reach us.
+#[tokio::test]
+async fn announces_leave_from_where_we_listen() {
+    for scheme in ["http", "udp"] {
+        let server = serve("127.0.0.1:0");
+        let url = format!("{scheme}://{}/announce", server.addrs()[0]);
+        let ours = Ipv4Addr::new(127, 0, 0, 2);
+        let local = LocalAddrs { v4: Some(ours), v6: None };
+        let seed = Peer::start_from(local, &[&[&url]], 1001, 0);
+        seed.answered().await;
+        let mut leecher = Peer::start(&[&[&url]], 1002, 77);
+        assert_eq!(leecher.peers().await, [SocketAddr::new(ours.into(), 1001)], "{scheme}");
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -556,7 +578,7 @@ async fn libtorrent_sessions_meet_through_our_udp_tracker() {
 
 #[test]
 fn the_dialer_can_be_shared() {
-    let dialer = Dialer::new();
+    let dialer = Dialer::new(LocalAddrs::default());
     assert!(format!("{:?}", Arc::clone(&dialer)).contains("free: 100"));
 }
 

@@ -6,7 +6,7 @@
 //! those beyond).
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::message::FromPeer;
 use super::pool::Pool;
+use crate::proto::announce::udp::Family;
 use crate::proto::units::{InfoHash, PeerId, PeerKey};
 
 /// Dials under way at once; further ones wait for their turn.
@@ -42,13 +43,23 @@ pub struct Door {
     pub to_torrent: mpsc::Sender<FromPeer>,
 }
 
-/// Local addresses that dials leave from; `None` lets the kernel choose.
+/// Local addresses that dials and announces leave from; `None` lets the kernel choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalAddrs {
-    /// For peers with an IPv4 address.
+    /// For peers and trackers with an IPv4 address.
     pub v4: Option<Ipv4Addr>,
-    /// For peers with an IPv6 address.
+    /// For peers and trackers with an IPv6 address.
     pub v6: Option<Ipv6Addr>,
+}
+
+impl LocalAddrs {
+    /// What a socket of this family is bound to.
+    pub fn of(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            Family::V6 => self.v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
+        }
+    }
 }
 
 /// One for the process, shared by every dial, listener and torrent.

@@ -44,11 +44,11 @@ impl Resources {
         store_bytes: u64,
     ) -> Self {
         Self {
+            trackers: Dialer::new(network.local),
             network,
             workers,
             chunks: Arc::new(Chunks::new(chunk_bytes)),
             budget: Budget::new(store_bytes),
-            trackers: Dialer::new(),
             files: Arc::new(OpenFiles::for_this_process()),
             torrents: RwLock::default(),
         }

@@ -24,6 +24,7 @@ use tokio::time::{sleep_until, timeout};
 use url::Url;
 
 use crate::engine::message::TrackerEvent;
+use crate::engine::network::LocalAddrs;
 use crate::proto::announce::tiers::{Order, Pace, Tiers, TrackerIndex, TrackerStatus};
 use crate::proto::announce::udp::Family;
 use crate::proto::announce::{Announce, Answer, AnswerError, Event, Progress, Retry};
@@ -52,6 +53,7 @@ const COMMANDS: usize = 8;
 
 /// What all torrents share to reach trackers.
 pub struct Dialer {
+    local: LocalAddrs,
     http: Http,
     permits: Semaphore,
 }
@@ -65,9 +67,10 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// One for the process; torrents share it.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { http: Http::new(), permits: Semaphore::new(AT_ONCE) })
+    /// One for the process; torrents share it. Announces leave from `local`, since a tracker tells others the
+    /// address that it sees.
+    pub fn new(local: LocalAddrs) -> Arc<Self> {
+        Arc::new(Self { local, http: Http::new(local), permits: Semaphore::new(AT_ONCE) })
     }
 }
 
@@ -102,7 +105,7 @@ pub fn spawn(
     let (status_writer, status) = watch::channel(tiers.status().collect());
     let (reporter, reports) = mpsc::channel(AT_ONCE);
     let task = Task {
-        carrier: Arc::new(Carrier { dialer, udp: Udp::default(), known: Mutex::default() }),
+        carrier: Arc::new(Carrier { udp: Udp::new(dialer.local), dialer, known: Mutex::default() }),
         job,
         tiers,
         progress,

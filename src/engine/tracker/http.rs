@@ -4,7 +4,7 @@
 //! through our resolver, addresses in URLs are checked before the request.
 //! Invariant: TLS certificates are always verified.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use reqwest::{Client, Response};
 use url::{Host, Url};
 
 use super::failure::Failure;
+use crate::engine::network::LocalAddrs;
 use crate::proto::announce::answer::{self, MAX_BODY};
 use crate::proto::announce::query;
 use crate::proto::announce::reach::Reach;
@@ -32,13 +33,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client for each family and reach, built when first used: reading the system's certificates is dear.
 pub(super) struct Http {
     clients: [[OnceLock<Client>; Reach::ALL.len()]; 2],
+    local: LocalAddrs,
 }
 
 impl Http {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(local: LocalAddrs) -> Self {
         // Fails only when the process has chosen a provider already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { clients: Default::default() }
+        Self { clients: Default::default(), local }
     }
 
     /// Announces to this URL over this family.
@@ -90,16 +92,12 @@ impl Http {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = build(family, reach)?;
+        let client = build(self.local.of(family), family, reach)?;
         Ok(slot.get_or_init(|| client))
     }
 }
 
-fn build(family: Family, reach: Reach) -> Result<Client, Failure> {
-    let local: IpAddr = match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
+fn build(local: IpAddr, family: Family, reach: Reach) -> Result<Client, Failure> {
     let builder = || {
         Client::builder()
             .user_agent(concat!("btfs/", env!("CARGO_PKG_VERSION")))

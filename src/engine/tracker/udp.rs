@@ -5,7 +5,7 @@
 //! trackers tie the id to the port.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use url::{Host, Url};
 
 use super::failure::Failure;
+use crate::engine::network::LocalAddrs;
 use crate::proto::announce::reach::Reach;
 use crate::proto::announce::udp::{
     ConnectionId, Family, MAX_DATAGRAM, Transaction, read_announced, read_connected,
@@ -34,8 +35,8 @@ const WAITS: [Duration; 4] = [
 ];
 
 /// The UDP side of one torrent's trackers.
-#[derive(Default)]
 pub(super) struct Udp {
+    local: LocalAddrs,
     /// Resting connections, by tracker: as many as trackers and families.
     connections: Mutex<HashMap<SocketAddr, Connection>>,
 }
@@ -47,6 +48,11 @@ struct Connection {
 }
 
 impl Udp {
+    /// Without connections; all of them will leave from `local`.
+    pub(super) fn new(local: LocalAddrs) -> Self {
+        Self { local, connections: Mutex::default() }
+    }
+
     /// Announces to this URL over this family.
     pub(super) async fn announce(
         &self,
@@ -57,7 +63,7 @@ impl Udp {
         let tracker = address(url, family).await?;
         let connection = match self.resting(tracker) {
             Some(connection) => connection,
-            None => connect(tracker).await?,
+            None => connect(self.local.of(family), tracker).await?,
         };
         let url_data = url_data(url);
         let answer = exchange(
@@ -75,12 +81,8 @@ impl Udp {
     }
 }
 
-async fn connect(tracker: SocketAddr) -> Result<Connection, Failure> {
-    let local: SocketAddr = match Family::of(&tracker) {
-        Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        Family::V6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(local).await?;
+async fn connect(local: IpAddr, tracker: SocketAddr) -> Result<Connection, Failure> {
+    let socket = UdpSocket::bind((local, 0)).await?;
     socket.connect(tracker).await?;
     let id = exchange(&socket, write_connect, read_connected).await?;
     Ok(Connection { socket, id, since: Instant::now() })
