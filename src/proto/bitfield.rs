@@ -94,6 +94,12 @@ impl Bitfield {
         had
     }
 
+    /// Adds every piece of a set of the same torrent.
+    pub fn union_with(&mut self, other: &Self) {
+        self.bits.union_with(&other.bits);
+        self.ones = self.bits.count_ones(..) as u32;
+    }
+
     /// Every piece in the set, in order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.bits.ones().map(|at| PieceIndex::new(at as u32))
@@ -124,6 +130,13 @@ mod tests {
         assert_eq!(Bitfield::from_wire(&[0xff, 0xe0], 10), None);
         assert_eq!(Bitfield::from_wire(&[0xff], 10), None);
         assert_eq!(Bitfield::from_wire(&[0xff, 0xc0, 0], 10), None);
+    }
+
+    #[test]
+    fn a_union_counts_each_piece_once() {
+        let mut field = Bitfield::from_wire(&[0xc0], 3).expect("legal");
+        field.union_with(&Bitfield::from_wire(&[0x60], 3).expect("legal"));
+        assert_eq!(field, Bitfield::full(3));
     }
 
     #[test]

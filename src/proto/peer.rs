@@ -120,8 +120,6 @@ pub struct Peer {
     pub listens_at: Option<SocketAddr>,
     /// What it has.
     pub pieces: Bitfield,
-    /// Whether it has said what it has.
-    pub told_pieces: bool,
     /// Whether we serve it not.
     pub am_choking: bool,
     /// Whether we told it that we want something.
@@ -189,7 +187,6 @@ impl Peer {
             said: ExtensionHandshake::default(),
             listens_at: (!incoming).then_some(addr),
             pieces: Bitfield::empty(pieces),
-            told_pieces: false,
             am_choking: true,
             am_interested: false,
             peer_choking: true,

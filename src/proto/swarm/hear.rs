@@ -85,7 +85,6 @@ impl Swarm {
     fn hear_have(&mut self, key: PeerKey, raw: u32, now: Instant) -> Result<(), Violation> {
         let piece = self.geometry.piece(raw).ok_or("have of a piece that is not")?;
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        peer.told_pieces = true;
         if peer.pieces.has(piece) {
             return Ok(());
         }
@@ -117,12 +116,10 @@ impl Swarm {
         now: Instant,
     ) -> Result<(), Violation> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        if peer.told_pieces {
-            return Err("a second word on which pieces it has");
-        }
-        peer.told_pieces = true;
-        self.picker.peer_came(&pieces);
-        peer.pieces = pieces;
+        // aria2 sends its bitfield again in place of many haves: what was said before still holds.
+        self.picker.peer_left(&peer.pieces);
+        peer.pieces.union_with(&pieces);
+        self.picker.peer_came(&peer.pieces);
         self.idle.insert(key);
         self.judge(key, now);
         Ok(())
