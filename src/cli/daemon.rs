@@ -14,6 +14,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use nix::sys::prctl;
@@ -37,7 +39,7 @@ pub struct Ready(Waiting);
 #[derive(Debug)]
 enum Waiting {
     Nobody,
-    Parent { pipe: File, log: Option<File> },
+    Parent { pipe: File, log: Option<File>, gone: Arc<AtomicBool> },
 }
 
 impl Ready {
@@ -51,9 +53,10 @@ impl Ready {
     /// # Errors
     /// The parent is gone, so whoever asked for the mount gave up; end it.
     pub fn mounted(self) -> io::Result<()> {
-        let Waiting::Parent { mut pipe, log } = self.0 else { return Ok(()) };
+        let Waiting::Parent { mut pipe, log, gone } = self.0 else { return Ok(()) };
         prctl::set_pdeathsig(None)?;
         leave_terminal(log)?;
+        gone.store(true, Ordering::Relaxed);
         pipe.write_all(&[MOUNTED])
     }
 }
@@ -96,14 +99,17 @@ fn serve_and_exit<F>(log: Option<File>, pipe: OwnedFd, serve: F) -> !
 where
     F: FnOnce(Ready) -> anyhow::Result<()>,
 {
-    let result =
-        detach(&pipe).and_then(|for_ready| serve(Ready(Waiting::Parent { pipe: for_ready, log })));
+    let gone = Arc::new(AtomicBool::new(false));
+    let parent = |pipe| Ready(Waiting::Parent { pipe, log, gone: Arc::clone(&gone) });
+    let result = detach(&pipe).and_then(|pipe| serve(parent(pipe)));
     let Err(error) = result else { process::exit(0) };
     let reason = one_line(&error);
-    tracing::error!("{reason}");
-    let mut pipe = File::from(pipe);
-    // The parent may have gone with "mounted" long ago; then the log alone has the reason.
-    let _ = pipe.write_all(&[&[FAILED], reason.as_bytes()].concat());
+    // Whoever is still there prints it; later the log alone can have it.
+    if gone.load(Ordering::Relaxed) {
+        tracing::error!("{reason}");
+    } else {
+        let _ = File::from(pipe).write_all(&[&[FAILED], reason.as_bytes()].concat());
+    }
     process::exit(1)
 }
 

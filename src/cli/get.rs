@@ -99,7 +99,7 @@ async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Re
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
         config: Config { upload: settings.upload, ..Config::default() },
     };
-    let handle = node.add(metainfo, options, |_| {}).await?;
+    let handle = start::add(&node, metainfo, options, |_| {}).await?;
     let mut reporter = Reporter::new(&name);
     let mut status = handle.watch();
     let complete = loop {

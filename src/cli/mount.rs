@@ -217,7 +217,7 @@ async fn add(
             trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
             config: Config { fill: settings.fill, upload: settings.upload, ..Config::default() },
         };
-        handles.push(node.add(metainfo, options, |_| {}).await?);
+        handles.push(start::add(node, metainfo, options, |_| {}).await?);
     }
     Ok(handles)
 }

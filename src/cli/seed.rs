@@ -92,7 +92,7 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
         checking
             .tick(&Progress { done, total, down_rate, up_rate: 0, peers: None }, Instant::now());
     };
-    let handle = node.add(metainfo, options, show).await?;
+    let handle = start::add(&node, metainfo, options, show).await?;
     let here = handle.content().have.count();
     if here == 0 {
         node.stop().await;

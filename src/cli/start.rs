@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::settings::Network;
 use super::source::Source;
-use crate::engine::node::{Limits, Node, Reach};
+use crate::engine::check::Checked;
+use crate::engine::handle::Handle;
+use crate::engine::node::{Limits, Node, NodeError, Options, Reach};
+use crate::engine::store::lock::LockError;
 use crate::proto::metainfo::Metainfo;
 
 /// The runtime that carries the engine.
@@ -46,6 +49,24 @@ pub fn node(network: Option<&Network>, limits: Limits) -> anyhow::Result<Node> {
         Some(Network { listen: Some(addr), .. }) => Reach::At(*addr),
     };
     Node::start(reach, limits).context("cannot take part in the network")
+}
+
+/// Adds a torrent to the node; a failure says what to do.
+///
+/// # Errors
+/// When its data cannot be opened or belongs to another process.
+pub async fn add(
+    node: &Node,
+    metainfo: Arc<Metainfo>,
+    options: Options,
+    progress: impl FnMut(&Checked) + Send + 'static,
+) -> anyhow::Result<Handle> {
+    match node.add(metainfo, options, progress).await {
+        Err(NodeError::Lock(busy @ LockError::Busy { .. })) => {
+            bail!("{busy}; end that one first, or keep this one's elsewhere")
+        }
+        added => Ok(added?),
+    }
 }
 
 /// The signals that end a command in good order.
