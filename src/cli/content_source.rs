@@ -49,14 +49,16 @@ impl Source for Torrents {
         buf: &mut [u8],
     ) -> Result<bool, ReadError> {
         let (handle, file) = self.find(at).ok_or(ReadError::Removed)?;
-        let here = handle.read_now(reader, file.start + offset, buf).map_err(|error| {
-            tracing::warn!(%error, "cannot read what is here");
-            ReadError::Storage
-        })?;
-        if !here && self.offline {
-            return Err(ReadError::Offline);
+        match handle.read_now(reader, file.start + offset, buf) {
+            Ok(false) if self.offline => Err(ReadError::Offline),
+            Ok(here) => Ok(here),
+            Err(error) if self.offline => {
+                tracing::warn!(%error, "cannot read what is here");
+                Err(ReadError::Storage)
+            }
+            // The torrent's task has it checked, and fetched again if it is gone.
+            Err(_) => Ok(false),
         }
-        Ok(here)
     }
 
     fn read_later(

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::content::Content;
 use super::store::StoreError;
 use super::workers::{Done, Work, Workers};
+use crate::proto::units::PieceIndex;
 
 /// How far a check is, and how it ended.
 #[derive(Debug, Default)]
@@ -27,20 +28,38 @@ pub struct Checked {
 pub fn check_all(
     content: &Arc<Content>,
     workers: &Workers,
+    progress: impl FnMut(&Checked),
+) -> Checked {
+    check_some(content, content.metainfo.geometry.pieces(), workers, progress)
+}
+
+/// The same for these pieces alone.
+pub fn check_some(
+    content: &Arc<Content>,
+    mut pieces: impl Iterator<Item = PieceIndex>,
+    workers: &Workers,
     mut progress: impl FnMut(&Checked),
 ) -> Checked {
     let ahead = workers.threads() * 2;
     let (reply, mut replies) = mpsc::channel(ahead);
-    let mut pieces = content.metainfo.geometry.pieces();
+    let mut under_way = 0;
     let submit = |piece| {
         let (content, reply) = (content.clone(), reply.clone());
         workers.submit_blocking(Work::Check { content, piece, reply });
     };
-    pieces.by_ref().take(ahead).for_each(submit);
     let mut checked = Checked::default();
-    while checked.pieces < content.metainfo.geometry.piece_count() {
+    loop {
+        while under_way < ahead
+            && let Some(piece) = pieces.next()
+        {
+            submit(piece);
+            under_way += 1;
+        }
+        if under_way == 0 {
+            break;
+        }
         let Some(Done::Checked { result, .. }) = replies.blocking_recv() else { break };
-        pieces.next().into_iter().for_each(submit);
+        under_way -= 1;
         checked.pieces += 1;
         match result {
             Ok(right) => checked.right += u32::from(right),

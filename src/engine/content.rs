@@ -94,6 +94,29 @@ impl Content {
             .all(|piece| self.have.has(piece) || self.chunks.lookup(self.id, piece).is_some())
     }
 
+    /// Makes the place for a piece in the store. Pieces that turn out to be gone, since somebody else cut
+    /// or removed their file, are vouched for no more, and returned.
+    pub(super) fn make_place(&self, piece: PieceIndex) -> Vec<PieceIndex> {
+        let mut lost = Vec::new();
+        let made = self.store.lengthen(piece, |file| {
+            let Some(file) = self.metainfo.file(file) else { return };
+            let range = file.offset..file.offset + file.length;
+            let gone = self.metainfo.geometry.pieces_in(&range).filter(|&p| self.have.has(p));
+            lost.extend(gone.inspect(|&p| {
+                self.have.evict(p);
+            }));
+        });
+        // The write that follows fails alike, and says so.
+        drop(made);
+        lost
+    }
+
+    /// The pieces of the torrent's range that are neither in memory nor in the store.
+    pub(super) fn missing(&self, range: &Range<u64>) -> Vec<PieceIndex> {
+        let here = |piece| self.have.has(piece) || self.chunks.lookup(self.id, piece).is_some();
+        self.metainfo.geometry.pieces_in(range).filter(|&piece| !here(piece)).collect()
+    }
+
     /// Writes a verified chunk to the store and vouches for it.
     ///
     /// # Errors
@@ -141,6 +164,13 @@ impl Content {
             }
         }
         right
+    }
+
+    /// Checks every stored piece of the torrent's range after a read of it failed; those that are no
+    /// longer right are vouched for no more, and returned.
+    pub(super) fn doubt(&self, range: &Range<u64>) -> Vec<PieceIndex> {
+        let stored = self.metainfo.geometry.pieces_in(range).filter(|&piece| self.have.has(piece));
+        stored.filter(|&piece| !matches!(self.check(piece), Ok(true))).collect()
     }
 
     /// Flushes the files and records what is vouched for, for the next run. It may take seconds.

@@ -137,6 +137,8 @@ pub enum Command {
     Cancel(Ticket),
     /// The piece has to leave the store.
     Evict(PieceIndex),
+    /// These pieces were found to be gone from the store: somebody else changed its files.
+    Lost(Vec<PieceIndex>),
     /// Say good-bye, save, and end; `done` is dropped when that has happened.
     Stop {
         /// Dropped at the end.
@@ -155,6 +157,7 @@ impl fmt::Debug for Command {
             }
             Self::Cancel(ticket) => write!(f, "Cancel({ticket:?})"),
             Self::Evict(piece) => write!(f, "Evict({piece:?})"),
+            Self::Lost(pieces) => write!(f, "Lost({pieces:?})"),
             Self::Stop { .. } => f.write_str("Stop"),
         }
     }

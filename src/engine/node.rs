@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{info, warn};
 
-use super::check::{Checked, check_all};
+use super::check::{Checked, check_all, check_some};
 use super::clock;
 use super::content::Content;
 use super::handle::{Handle, Status};
@@ -25,7 +25,7 @@ use super::store::lock::{LockError, TorrentLock};
 use super::store::{Memory, Store, StoreError};
 use super::torrent::{Inboxes, Outlets, Torrent};
 use super::tracker::{self, Job};
-use super::workers::{Done, Work, Workers};
+use super::workers::Workers;
 use crate::proto::announce::Progress;
 use crate::proto::announce::tiers::Pace;
 use crate::proto::config::Config;
@@ -363,20 +363,7 @@ fn take_up(
     for piece in recorded.vouched.iter() {
         content.have.insert(piece);
     }
-    let (reply, mut replies) = mpsc::channel(1);
-    let mut checked = Checked::default();
-    for piece in recorded.recheck.iter() {
-        resources.workers.submit_blocking(Work::Check {
-            content: content.clone(),
-            piece,
-            reply: reply.clone(),
-        });
-        if let Some(Done::Checked { result, .. }) = replies.blocking_recv() {
-            checked.pieces += 1;
-            checked.right += u32::from(result.is_ok_and(|right| right));
-            progress(&checked);
-        }
-    }
+    check_some(content, recorded.recheck.iter(), &resources.workers, progress);
 }
 
 /// Pieces that an earlier run left count against the budget; what no longer fits goes.

@@ -63,7 +63,8 @@ enum OnDisk {
 pub struct Recorded {
     /// Pieces whose bytes are on the disk, unchanged: to be taken as verified.
     pub vouched: Bitfield,
-    /// Pieces that were here, in files that changed since: to be checked before they are used.
+    /// Pieces that may be here, in files that changed since: to be checked before they are used. After a
+    /// kill these are also the ones that were written and no longer recorded.
     pub recheck: Bitfield,
 }
 
@@ -177,11 +178,11 @@ impl StateFile {
             .ok_or_else(|| StateError::Damaged { path: self.path.clone() })?;
         let trusted = bytes[TRUST_AT] == VOUCHED;
         let files = self.compare(stamps);
-        for piece in had.iter() {
-            match self.worst(piece, &files) {
-                Change::None if trusted => recorded.vouched.insert(piece),
-                Change::None | Change::Changed => recorded.recheck.insert(piece),
-                Change::Gone => false,
+        for piece in self.metainfo.geometry.pieces() {
+            match (self.worst(piece, &files), had.has(piece)) {
+                (Change::None, true) if trusted => recorded.vouched.insert(piece),
+                (Change::None, true) | (Change::Changed, _) => recorded.recheck.insert(piece),
+                (Change::None, false) | (Change::Gone, _) => false,
             };
         }
         Ok(recorded)

@@ -129,6 +129,21 @@ impl Store {
         }
     }
 
+    /// Makes the place for the piece. `cut` hears first of files that lost bytes since they were written.
+    ///
+    /// # Errors
+    /// When the place cannot be made.
+    pub(super) fn lengthen(
+        &self,
+        piece: PieceIndex,
+        cut: impl FnMut(FileIndex),
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Disk(disk) => disk.lengthen(piece, cut),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
     /// Fills `buf` from the torrent's bytes at `offset`; whether they are verified the have-map knows.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::clock::now;
@@ -43,6 +43,9 @@ const SAVE: Duration = Duration::from_secs(20);
 
 /// Time after which a store that took no piece is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(30);
+
+/// Time after which work that the workers had no room for is offered again while the torrent ends.
+const RESUBMIT: Duration = Duration::from_millis(20);
 
 /// Time over which the rates of a status are averaged.
 const RATE_SPAN: Duration = Duration::from_secs(5);
@@ -242,6 +245,7 @@ impl Torrent {
                 self.swarm.cancel(ticket, now);
             }
             Command::Evict(piece) => self.evict(piece),
+            Command::Lost(pieces) => pieces.into_iter().for_each(|piece| self.lose(piece)),
             // Taken out by `run`.
             Command::Stop { .. } => {}
         }
@@ -261,15 +265,24 @@ impl Torrent {
         let now = now();
         match done {
             Done::Verified { piece, verdict } => {
-                self.swarm.handle_verified(piece, verdict == Verdict::Good, now);
+                match verdict {
+                    Verdict::Failed => self.swarm.handle_unverified(piece, now),
+                    Verdict::Good | Verdict::Bad(_) => {
+                        self.swarm.handle_verified(piece, verdict == Verdict::Good, now);
+                    }
+                }
                 if verdict != Verdict::Good {
-                    warn!(?piece, "a piece came with a wrong hash");
+                    warn!(?piece, ?verdict, "a piece could not be verified");
                     self.storing.remove(&piece);
                     self.resources.budget.forget(self.content.id, piece);
                 }
             }
             Done::Stored { piece, result } => {
                 self.stored(piece, result.err().map(|e| e.to_string()))
+            }
+            Done::Lost { pieces } => {
+                warn!(count = pieces.len(), "stored files were cut or removed by somebody else");
+                pieces.into_iter().for_each(|piece| self.lose(piece));
             }
             Done::Loaded { key, spans, missing } => {
                 let here = spans.into_iter().map(|(span, data)| (span, Some(data)));
@@ -297,14 +310,21 @@ impl Torrent {
         self.storing.remove(&piece);
         self.changed = true;
         self.swarm.handle_stored(piece, error.is_none(), now);
-        if let Some(error) = error {
-            self.resources.budget.forget(self.content.id, piece);
-            if self.trouble.is_none() {
-                warn!(error, "the store takes no more pieces; reads go on, fill waits");
+        match error {
+            Some(error) => {
+                self.resources.budget.forget(self.content.id, piece);
+                if self.trouble.is_none() {
+                    warn!(error, "the store takes no more pieces; reads go on, fill waits");
+                }
+                self.trouble = Some(error);
+                self.retry_store = Some(now + STORE_RETRY);
+                self.swarm.set_fill(false, now);
             }
-            self.trouble = Some(error);
-            self.retry_store = Some(now + STORE_RETRY);
-            self.swarm.set_fill(false, now);
+            None if self.trouble.take().is_some() => {
+                warn!("the store takes pieces again");
+                self.retry_store = None;
+            }
+            None => {}
         }
         if self.doomed.remove(&piece) {
             self.evict(piece);
@@ -383,6 +403,13 @@ impl Torrent {
         }
     }
 
+    /// The piece is no longer in the store, and is to be fetched again when somebody wants it.
+    fn lose(&mut self, piece: PieceIndex) {
+        self.resources.budget.forget(self.content.id, piece);
+        self.changed = true;
+        self.swarm.evict(piece, now());
+    }
+
     /// Hands the read's bytes over, off this task; should they be gone again, the read waits once more.
     fn deliver(&mut self, ticket: Ticket) {
         let Some(Waiting { range, reader, deliver }) = self.waiting.remove(&ticket) else { return };
@@ -394,11 +421,18 @@ impl Torrent {
                 Ok(true) => deliver(Ok(&bytes)),
                 Ok(false) => {
                     // A closed queue drops the read, which answers it.
+                    let _ = again.blocking_send(Command::Lost(content.missing(&range)));
                     let _ = again.blocking_send(Command::Read { ticket, reader, range, deliver });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot read what is here");
-                    deliver(Err(ReadFailure::Storage));
+                    let lost = content.doubt(&range);
+                    warn!(%error, lost = lost.len(), "cannot read what is here");
+                    if lost.is_empty() {
+                        deliver(Err(ReadFailure::Storage));
+                        return;
+                    }
+                    let _ = again.blocking_send(Command::Lost(lost));
+                    let _ = again.blocking_send(Command::Read { ticket, reader, range, deliver });
                 }
             }
         })));
@@ -449,7 +483,6 @@ impl Torrent {
         }
         if self.retry_store.is_some_and(|at| at <= now) {
             self.retry_store = None;
-            self.trouble = None;
             self.swarm.set_fill(true, now);
         }
         let piece = u64::from(self.content.metainfo.geometry.nominal_piece_len());
@@ -507,14 +540,21 @@ impl Torrent {
         self.connections.clear();
         let farewell = self.tracker.take().map(|tracker| tokio::spawn(tracker.stop()));
         while !self.storing.is_empty() || !self.backlog.is_empty() {
-            let Some(finished) = inboxes.done.recv().await else { break };
-            self.finish(finished);
+            // The workers may be busy for other torrents, and then no reply of ours tells when to try again.
+            match timeout(RESUBMIT, inboxes.done.recv()).await {
+                Ok(Some(finished)) => self.finish(finished),
+                Ok(None) => break,
+                Err(_) => {}
+            }
             self.resubmit();
         }
         self.save(now());
         while self.saving {
-            let Some(finished) = inboxes.done.recv().await else { break };
-            self.finish(finished);
+            match timeout(RESUBMIT, inboxes.done.recv()).await {
+                Ok(Some(finished)) => self.finish(finished),
+                Ok(None) => break,
+                Err(_) => {}
+            }
             self.resubmit();
         }
         if let Some(farewell) = farewell {

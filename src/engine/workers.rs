@@ -47,7 +47,8 @@ pub enum Work {
         piece: PieceIndex,
         /// All its blocks, in order.
         blocks: Vec<Bytes>,
-        /// Takes [`Done::Verified`], then [`Done::Stored`] if the piece was right.
+        /// Takes [`Done::Verified`], then [`Done::Stored`] if the piece was right; before that one
+        /// [`Done::Lost`] if its files had been cut.
         reply: mpsc::Sender<Done>,
     },
     /// Read what a peer asked for.
@@ -106,6 +107,12 @@ pub enum Done {
         piece: PieceIndex,
         /// Whether the store has it.
         result: Result<(), StoreError>,
+    },
+    /// Pieces turned out to be gone from the store when others were written: somebody else changed its
+    /// files.
+    Lost {
+        /// The pieces.
+        pieces: Vec<PieceIndex>,
     },
     /// Bytes for a peer.
     Loaded {
@@ -286,6 +293,10 @@ fn verify_and_store(
     let in_memory = content.chunks.insert_unstored(content.id, piece, chunk);
     if in_memory {
         tell(reply, good());
+    }
+    let pieces = contained(|| content.make_place(piece)).unwrap_or_default();
+    if !pieces.is_empty() {
+        tell(reply, Done::Lost { pieces });
     }
     let result = settled(contained(|| content.store_chunk(piece, blocks)));
     if in_memory {

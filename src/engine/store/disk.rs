@@ -87,6 +87,8 @@ pub struct Disk {
     access: Access,
     open: Arc<OpenFiles>,
     flush: Mutex<Flush>,
+    /// Held while a file gets its length.
+    lengthening: Mutex<()>,
 }
 
 /// What stands before a file's path below the root.
@@ -131,8 +133,8 @@ impl Disk {
             Place::Exact(path) => (Tree::open(path, &[], false)?, Names::Below(vec![])),
         };
         let layout = Layout::new(&metainfo);
-        let flush = Mutex::default();
-        Ok(Self { torrent, metainfo, layout, tree, names, access, open, flush })
+        let (flush, lengthening) = Default::default();
+        Ok(Self { torrent, metainfo, layout, tree, names, access, open, flush, lengthening })
     }
 
     /// Makes every file, also those without bytes, every directory and every link; for data that is to be
@@ -170,6 +172,32 @@ impl Disk {
             Stamp::of(parent, name).filter(|_| !suspect.contains(&file))
         };
         files.into_iter().map(look).collect()
+    }
+
+    /// Gives every file of the piece its length. `cut` hears first of those that lack bytes: what was
+    /// stored there is gone, and would read as zeros from then on.
+    pub(super) fn lengthen(
+        &self,
+        piece: PieceIndex,
+        mut cut: impl FnMut(FileIndex),
+    ) -> Result<(), StoreError> {
+        let _alone = self.lengthening.lock();
+        for segment in self.layout.segments(self.metainfo.geometry.piece_range(piece)) {
+            let Source::File { file, .. } = segment.source else { continue };
+            let expected = self.metainfo.files[file.slot()].length;
+            let open = match self.fetch(file, Opening::Write) {
+                Err(StoreError::Missing { .. }) => {
+                    cut(file);
+                    self.fetch(file, self.creating(file))?
+                }
+                open => open?,
+            };
+            if open.metadata().map_err(|e| self.error("look at", file, e))?.len() < expected {
+                cut(file);
+                open.set_len(expected).map_err(|e| self.error("size", file, e))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn write(&self, piece: PieceIndex, blocks: &[Bytes]) -> Result<(), StoreError> {
@@ -271,6 +299,10 @@ impl Disk {
             return Err(StoreError::TooLong { path, found, expected });
         }
         if found < expected {
+            // Only for a write: a reader must not take zeros for what was cut off.
+            if !matches!(opening, Opening::Create { .. }) {
+                return Err(StoreError::Missing { path: self.tree.locate(&self.elements(file)) });
+            }
             open.set_len(expected).map_err(|e| self.error("size", file, e))?;
             self.flush.lock().dirty.insert(file);
         }

@@ -174,6 +174,15 @@ impl Swarm {
         self.settle(now);
     }
 
+    /// The hashing of a piece failed, by nobody's fault: it is asked for again.
+    pub fn handle_unverified(&mut self, piece: PieceIndex, now: Instant) {
+        self.in_hand.remove(&piece);
+        self.assembly.take(piece);
+        self.picker.failed(piece);
+        self.wake_all();
+        self.settle(now);
+    }
+
     /// The verified piece is in the store, or the store could not take it: then it is missing again.
     pub fn handle_stored(&mut self, piece: PieceIndex, kept: bool, now: Instant) {
         self.in_hand.remove(&piece);
