@@ -1,0 +1,15 @@
+//! The program as its user sees it: real mounts of torrents that a real seed serves on loopback.
+//!
+//! Invariant: every process, mount and directory ends with the test that made it, also when that fails.
+//! Not here: other clients (`tests/interop`), the filesystem without a swarm (`tests/fuse*.rs`).
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod content;
+mod ends;
+mod failures;
+mod options;
+mod program;
+mod relay;
+mod stage;
+mod tools;

@@ -1,0 +1,1 @@
+//! What options promise, seen through a mount.
