@@ -24,7 +24,7 @@ pub struct Config {
     pub max_incoming_requests: usize,
     /// Regular upload slots. Default 4, beside one optimistic.
     pub upload_slots: usize,
-    /// Bytes of one peer's outstanding requests while somebody reads, as time. Default 250 ms: what a seek
+    /// Bytes of one peer's outstanding requests while somebody reads, as time. Default 100 ms: what a seek
     /// must wait behind.
     pub reading_depth: Duration,
     /// The same while nobody reads, never below the round trip and a half. Default 500 ms: enough that no peer
@@ -48,7 +48,7 @@ impl Default for Config {
             max_outstanding: 500,
             max_incoming_requests: 500,
             upload_slots: 4,
-            reading_depth: Duration::from_millis(250),
+            reading_depth: Duration::from_millis(100),
             filling_depth: Duration::from_millis(500),
             max_window: 64 << 20,
             many_per_ip: false,
