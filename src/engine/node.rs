@@ -211,7 +211,9 @@ impl Node {
         let (done, done_inbox) = mpsc::channel(DONE_CAPACITY);
         let (to_trackers, trackers) = mpsc::channel(TO_TORRENT_CAPACITY);
         let (status, watch_status) = watch::channel(Status::default());
-        let left = metainfo.geometry.total();
+        // Right from the first announce on: trackers count seeds by it, and give them other peers.
+        let total = metainfo.geometry.total();
+        let left = total - content.have.resident_bytes(&(0..total));
         let (progress, watch_progress) = watch::channel(Progress { left, ..Progress::default() });
         let peer_id = clock::peer_id();
         let door = Door {
