@@ -1,6 +1,7 @@
 //! Outgoing connections: dial, shake hands, carry.
 //!
-//! Invariant: each dial tells its torrent exactly one of `Connected` and `DialFailed`.
+//! Invariant: each dial tells its torrent exactly one of `Connected`, `DialFailed` and
+//! `DialledOurselves`.
 //!
 //! Not here: whom to dial and when again (the swarm decides).
 
@@ -31,7 +32,10 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
             connection::run(&network, door, hello, stream.into_split()).await;
         }
         Err(error) => {
-            let failed = FromPeer::DialFailed { addr, reason: error.to_string() };
+            let failed = match error {
+                HandshakeError::Ourselves => FromPeer::DialledOurselves { addr },
+                other => FromPeer::DialFailed { addr, reason: other.to_string() },
+            };
             // An error means that the torrent is gone, and with it everyone who would care.
             let _ = door.to_torrent.send(failed).await;
         }

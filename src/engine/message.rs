@@ -61,6 +61,11 @@ pub enum FromPeer {
         /// Why, in words.
         reason: String,
     },
+    /// A dial came to our own listener.
+    DialledOurselves {
+        /// The address that was dialled, which is ours.
+        addr: SocketAddr,
+    },
 }
 
 /// The other end of a fresh connection.

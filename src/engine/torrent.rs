@@ -227,6 +227,10 @@ impl Torrent {
                 debug!(%addr, reason, "dial failed");
                 self.swarm.handle_dial_failed(addr, now);
             }
+            FromPeer::DialledOurselves { addr } => {
+                debug!(%addr, "that is ourselves");
+                self.swarm.handle_dialled_ourselves(addr, now);
+            }
         }
     }
 

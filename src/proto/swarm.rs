@@ -285,6 +285,13 @@ impl Swarm {
         self.dial(now);
     }
 
+    /// A dial came to our own listener: trackers name us among the others.
+    pub fn handle_dialled_ourselves(&mut self, addr: SocketAddr, now: Instant) {
+        self.dialling.remove(&addr);
+        self.candidates.forget(addr);
+        self.dial(now);
+    }
+
     /// A connection is up and the handshakes are exchanged.
     pub fn handle_connected(
         &mut self,
