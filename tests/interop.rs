@@ -12,9 +12,12 @@ mod peers;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use btfs::proto::metainfo::Metainfo;
-use peers::{Client, Lan, Running, host, host6, peer_at, tracker_at};
+use peers::{
+    Client, Lan, Running, host, host6, libtorrent_torrent, opentracker, peer_at, tool, tracker_at,
+};
 
 /// The program under test.
 const BTFS: &str = env!("CARGO_BIN_EXE_btfs");
@@ -209,4 +212,164 @@ fn transmission_finds_us_at_our_http_tracker() {
 #[test]
 fn aria2_finds_us_at_our_http_tracker() {
     assert_finds_us(Client::Aria2, "http");
+}
+
+/// A tracker that is not ours brings our seed and our mount together, whichever comes first.
+#[track_caller]
+fn assert_meet_at_opentracker(scheme: &str) {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[url(scheme, host(9))]);
+    let _tracker = opentracker(&lan, host(9), &sample.info_hash());
+    let (early, early_top) = mount(&lan, host(2), &sample, &[]);
+    early.until_says("tracker answered");
+    let seed = seed(&lan, host(1), &sample, &[]);
+    lan.until_same("the early mount is read", &early_top, &sample.hashes);
+    let (late, late_top) = mount(&lan, host(3), &sample, &[]);
+    lan.until_same("the late mount is read", &late_top, &sample.hashes);
+    assert_scraped(&lan, &sample, Scraped { seeds: 3, downloads: 2 });
+    for running in [late, early, seed] {
+        assert_ends_well(running);
+    }
+    assert_scraped(&lan, &sample, Scraped { seeds: 0, downloads: 2 });
+}
+
+/// What a tracker counts of a torrent.
+struct Scraped {
+    seeds: u32,
+    downloads: u32,
+}
+
+/// The tracker on host 9 comes to count this: everyone told it of the end of the download, and said good-bye.
+#[track_caller]
+fn assert_scraped(lan: &Lan, sample: &Sample, expected: Scraped) {
+    let hash = sample.info_hash();
+    let coded: String =
+        (0..hash.len()).step_by(2).map(|at| format!("%{}", &hash[at..at + 2])).collect();
+    let url = format!("http://{}/scrape?info_hash={coded}", tracker_at(host(9)));
+    let Scraped { seeds, downloads } = expected;
+    let part = format!("8:completei{seeds}e10:downloadedi{downloads}e10:incompletei0e");
+    let curl = tool("curl", "curl");
+    lan.until(&format!("{seeds} seeds, {downloads} downloads"), || {
+        let answer = lan.run(&curl, &["-sS", "--max-time", "5", &url]);
+        String::from_utf8_lossy(&answer.stdout).contains(&part)
+    });
+}
+
+#[test]
+fn seed_and_mounts_meet_at_opentracker_over_http() {
+    assert_meet_at_opentracker("http");
+}
+
+#[test]
+fn seed_and_mounts_meet_at_opentracker_over_udp() {
+    assert_meet_at_opentracker("udp");
+}
+
+#[test]
+fn seed_and_mount_meet_at_our_tracker_over_ipv6() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &["http", "udp"].map(|scheme| url(scheme, host6(9))));
+    let _tracker = tracker(&lan, host6(9));
+    let seed = seed(&lan, host6(1), &sample, &[]);
+    let (mount, top) = mount(&lan, host6(2), &sample, &[]);
+    lan.until_same("read over IPv6", &top, &sample.hashes);
+    assert_ends_well(mount);
+    assert_ends_well(seed);
+}
+
+/// One seed of ours; a leech of each client and a mount of ours, all of which find each other.
+#[test]
+fn a_mixed_swarm_completes() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[url("http", host(9))]);
+    let _tracker = tracker(&lan, host(9));
+    let mut leeches = Vec::new();
+    for (client, n) in Client::TRACKED.into_iter().chain([Client::Plain]).zip(2..) {
+        let dir = lan.empty(&format!("leech-{n}"));
+        leeches.push((client, client.start(&lan, host(n), &sample.torrent, &dir), dir));
+    }
+    let plain = peer_at(host(5)).to_string();
+    let (mount, top) = mount(&lan, host(6), &sample, &["--peer", &plain]);
+    let seed = seed(&lan, host(1), &sample, &[]);
+    lan.until_same("our mount is read", &top, &sample.hashes);
+    for (client, _, dir) in &leeches {
+        lan.until_same(&format!("{client:?} has all"), &dir.join(sample.name), &sample.hashes);
+    }
+    assert_ends_well(mount);
+    assert_ends_well(seed);
+}
+
+/// Who makes a torrent.
+#[derive(Clone, Copy, Debug)]
+enum Maker {
+    Mktorrent,
+    Transmission,
+    Libtorrent,
+}
+
+impl Maker {
+    fn make(self, lan: &Lan, data: &Path, torrent: &Path, tracker: &str) {
+        let (data, torrent) = (data.to_str().unwrap(), torrent.to_str().unwrap());
+        match self {
+            Self::Mktorrent => {
+                let program = tool("mktorrent", "mktorrent");
+                lan.run(&program, &["-a", tracker, "-l", "15", "-o", torrent, data]);
+            }
+            Self::Transmission => {
+                let program = tool("transmission-create", "transmission-cli");
+                lan.run(&program, &["-t", tracker, "-s", "32", "-o", torrent, data]);
+            }
+            Self::Libtorrent => {
+                libtorrent_torrent(lan, &["create", data, torrent, tracker]);
+            }
+        }
+    }
+}
+
+/// Torrents by others are what our seed serves and our mount shows.
+#[test]
+fn torrents_by_others_are_mounted() {
+    let lan = Lan::new();
+    let data = write_data(&lan);
+    let _tracker = tracker(&lan, host(9));
+    for (maker, n) in
+        [Maker::Mktorrent, Maker::Transmission, Maker::Libtorrent].into_iter().zip(1..)
+    {
+        let torrent = lan.path(format!("{maker:?}.torrent"));
+        maker.make(&lan, &data, &torrent, &url("http", host(9)));
+        let sample =
+            Sample { name: "sample", dir: lan.path("data"), torrent, hashes: lan.hashes(&data) };
+        let told = libtorrent_torrent(&lan, &["show", sample.torrent.to_str().unwrap()]);
+        assert!(lines(&told).contains(&sample.info_hash()), "{maker:?}");
+        let _seed = seed(&lan, host(2 * n), &sample, &[]);
+        let (_mount, top) = mount(&lan, host(2 * n + 1), &sample, &[]);
+        lan.until_same(&format!("a torrent by {maker:?} is read"), &top, &sample.hashes);
+    }
+}
+
+/// Torrents by us are read by others, who see the same hash, names and lengths.
+#[test]
+fn torrents_by_us_are_read_by_others() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[url("http", host(9))]);
+    let torrent = sample.torrent.to_str().unwrap();
+    let readers = [
+        ("libtorrent", libtorrent_torrent(&lan, &["show", torrent])),
+        ("transmission", lan.run(&tool("transmission-show", "transmission-cli"), &[torrent])),
+        ("aria2", lan.run(&tool("aria2c", "aria2"), &["-S", torrent])),
+    ];
+    for (reader, told) in &readers {
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.contains(&sample.info_hash()), "{reader}: {told}");
+        for (path, length) in FILES {
+            assert!(told.contains(&format!("sample/{path}")), "{reader} {path}: {told}");
+            let exact =
+                *reader != "libtorrent" || told.contains(&format!("{length} sample/{path}"));
+            assert!(exact, "{reader} {path}: {told}");
+        }
+    }
+}
+
+fn lines(output: &Output) -> Vec<String> {
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
