@@ -2,6 +2,7 @@
 //!
 //! Not here: the filesystem (`fs`), the swarm (`engine`), going to the background (`daemon`).
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,6 +120,7 @@ impl Mount {
         let settings = self.settings()?;
         let torrents: Vec<_> =
             settings.sources.iter().map(start::metainfo).collect::<Result<_, _>>()?;
+        let torrents = each_once(torrents);
         if settings.foreground {
             return serve(&settings, torrents, Ready::foreground());
         }
@@ -151,6 +153,12 @@ impl Mount {
             network,
         })
     }
+}
+
+/// A torrent that is named twice is shown once.
+fn each_once(torrents: Vec<Arc<Metainfo>>) -> Vec<Arc<Metainfo>> {
+    let mut seen = BTreeSet::new();
+    torrents.into_iter().filter(|torrent| seen.insert(torrent.info_hash)).collect()
 }
 
 /// Mounts, says so, and serves until a signal or an unmount ends it.
@@ -191,11 +199,13 @@ fn serve(
 }
 
 fn limits(settings: &MountSettings) -> Limits {
-    let store_bytes = match settings.storage.place {
-        Place::Keep(_) => u64::MAX,
-        Place::Cache | Place::Memory => settings.storage.cache_bytes,
-    };
-    Limits { memory_bytes: settings.storage.memory_bytes, store_bytes }
+    let memory_bytes = settings.storage.memory_bytes;
+    match settings.storage.place {
+        Place::Keep(_) => Limits { memory_bytes, store_bytes: u64::MAX },
+        Place::Cache => Limits { memory_bytes, store_bytes: settings.storage.cache_bytes },
+        // The store is memory too: half for it, half for what is under way.
+        Place::Memory => Limits { memory_bytes: memory_bytes / 2, store_bytes: memory_bytes / 2 },
+    }
 }
 
 async fn add(

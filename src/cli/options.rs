@@ -29,6 +29,8 @@ pub struct StorageArgs {
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_MEMORY)]
     pub memory: String,
     /// Keep pieces on disk or in memory
+    ///
+    /// In memory, half of --memory is for the pieces that are kept, and --cache-size has no meaning.
     #[arg(long, value_name = "disk|memory", default_value = "disk", hide_possible_values = true)]
     pub store: StoreKind,
     /// Keep the torrent's own files in DIR, for good

@@ -93,6 +93,11 @@ impl Chunks {
         Self { cache: Mutex::new(Cache::new(budget)) }
     }
 
+    /// Most bytes held.
+    pub fn budget(&self) -> u64 {
+        self.cache.lock().budget()
+    }
+
     /// Bytes held.
     pub fn used(&self) -> u64 {
         self.cache.lock().used()

@@ -226,6 +226,8 @@ impl Node {
         let now = clock::now();
         let mut config = options.config;
         config.open_bytes = self.limits.memory_bytes / 2;
+        // A window must not push its own pieces out of the store.
+        config.max_window = config.max_window.min(self.limits.store_bytes / 4);
         let fill = config.fill && online;
         let mut swarm = Swarm::new(
             Setup {

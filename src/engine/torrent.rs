@@ -41,8 +41,9 @@ const REPORT: Duration = Duration::from_millis(500);
 /// Time between two savings of which pieces are here.
 const SAVE: Duration = Duration::from_secs(20);
 
-/// Time after which a store that took no piece is tried again.
+/// Time after which fill tries a store again that took no piece; twice as long each time, up to the second.
 const STORE_RETRY: Duration = Duration::from_secs(30);
+const STORE_RETRY_MAX: Duration = Duration::from_secs(600);
 
 /// Time after which work that the workers had no room for is offered again while the torrent ends.
 const RESUBMIT: Duration = Duration::from_millis(20);
@@ -104,10 +105,18 @@ pub struct Torrent {
     doomed: BTreeSet<PieceIndex>,
     fill: bool,
     trouble: Option<String>,
+    /// Verified while the store was in trouble: in memory, if they still are.
+    unstored: BTreeSet<PieceIndex>,
     retry_store: Option<Instant>,
+    /// How long the next trouble of the store keeps fill from it.
+    patience: Duration,
+    /// Bytes of all windows while the store works.
+    window: u64,
     saved: Instant,
     changed: bool,
     saving: bool,
+    /// The last save failed.
+    unrecorded: bool,
     reported: Instant,
     down: Rate,
     up: Rate,
@@ -142,6 +151,7 @@ impl Torrent {
         fill: bool,
     ) -> Self {
         let now = now();
+        let window = swarm.max_window();
         Self {
             swarm,
             content,
@@ -157,10 +167,14 @@ impl Torrent {
             doomed: BTreeSet::new(),
             fill,
             trouble: None,
+            unstored: BTreeSet::new(),
             retry_store: None,
+            patience: STORE_RETRY,
+            window,
             saved: now,
             changed: false,
             saving: false,
+            unrecorded: false,
             reported: now,
             down: Rate::new(RATE_SPAN, now),
             up: Rate::new(RATE_SPAN, now),
@@ -276,7 +290,7 @@ impl Torrent {
                     }
                 }
                 if verdict != Verdict::Good {
-                    warn!(?piece, ?verdict, "a piece could not be verified");
+                    warn!(?piece, "a piece could not be verified");
                     self.storing.remove(&piece);
                     self.resources.budget.forget(self.content.id, piece);
                 }
@@ -289,6 +303,12 @@ impl Torrent {
                 pieces.into_iter().for_each(|piece| self.lose(piece));
             }
             Done::Loaded { key, spans, missing } => {
+                // Of an evicted piece the swarm knows; of one that fell out of memory it hears here.
+                for piece in missing.iter().map(|span| span.piece) {
+                    if self.unstored.contains(&piece) {
+                        self.lose(piece);
+                    }
+                }
                 let here = spans.into_iter().map(|(span, data)| (span, Some(data)));
                 let gone = missing.into_iter().map(|span| (span, None));
                 self.swarm.handle_loaded(key, here.chain(gone).collect(), now);
@@ -302,8 +322,13 @@ impl Torrent {
             }
             Done::Saved { result } => {
                 self.saving = false;
-                if let Err(error) = result {
-                    warn!(%error, "could not record which pieces are here");
+                match result {
+                    Ok(()) => self.unrecorded = false,
+                    // Said once: it is tried again every few seconds.
+                    Err(error) if !std::mem::replace(&mut self.unrecorded, true) => {
+                        warn!(%error, "could not record which pieces are here");
+                    }
+                    Err(_) => {}
                 }
             }
         }
@@ -313,25 +338,63 @@ impl Torrent {
         let now = now();
         self.storing.remove(&piece);
         self.changed = true;
-        self.swarm.handle_stored(piece, error.is_none(), now);
+        let in_memory = self.content.chunks.lookup(self.content.id, piece).is_some();
+        self.swarm.handle_stored(piece, error.is_none() || in_memory, now);
         match error {
-            Some(error) => {
-                self.resources.budget.forget(self.content.id, piece);
-                if self.trouble.is_none() {
-                    warn!(error, "the store takes no more pieces; reads go on, fill waits");
-                }
-                self.trouble = Some(error);
-                self.retry_store = Some(now + STORE_RETRY);
-                self.swarm.set_fill(false, now);
-            }
-            None if self.trouble.take().is_some() => {
-                warn!("the store takes pieces again");
-                self.retry_store = None;
-            }
-            None => {}
+            Some(error) => self.store_fails(piece, error, now),
+            None => self.store_works(now),
         }
         if self.doomed.remove(&piece) {
             self.evict(piece);
+        }
+    }
+
+    /// What comes now lives in memory alone: readers go on with less ahead of them, and nothing is filled.
+    fn store_fails(&mut self, piece: PieceIndex, error: String, now: Instant) {
+        self.resources.budget.forget(self.content.id, piece);
+        self.unstored.insert(piece);
+        if self.trouble.is_none() {
+            warn!(error, "the store takes no more pieces; reads go on, fill waits");
+            let window = self.window.min(self.content.chunks.budget() / 4);
+            self.swarm.set_max_window(window, now);
+        }
+        self.trouble = Some(error);
+        if self.retry_store.is_none() {
+            self.retry_store = Some(now + self.patience);
+            self.patience = (self.patience * 2).min(STORE_RETRY_MAX);
+        }
+        self.swarm.set_fill(false, now);
+    }
+
+    /// If it did not before, the pieces that it missed are fetched again, for good.
+    fn store_works(&mut self, now: Instant) {
+        if self.trouble.take().is_none() {
+            return;
+        }
+        warn!("the store takes pieces again");
+        (self.retry_store, self.patience) = (None, STORE_RETRY);
+        self.swarm.set_max_window(self.window, now);
+        for piece in std::mem::take(&mut self.unstored) {
+            if !self.content.have.has(piece) {
+                self.swarm.evict(piece, now);
+            }
+        }
+    }
+
+    /// Before the store is tried again: pieces that memory held in its place and dropped since are missing,
+    /// and if there are none, those that it holds, so that there is something to try it with.
+    fn miss_unstored(&mut self, now: Instant) {
+        let gone =
+            |piece: &PieceIndex| self.content.chunks.lookup(self.content.id, *piece).is_none();
+        let mut missing: BTreeSet<_> = self.unstored.iter().copied().filter(gone).collect();
+        if missing.is_empty() {
+            missing.clone_from(&self.unstored);
+        }
+        for piece in missing {
+            self.unstored.remove(&piece);
+            if !self.content.have.has(piece) {
+                self.swarm.evict(piece, now);
+            }
         }
     }
 
@@ -410,6 +473,7 @@ impl Torrent {
     /// The piece is no longer in the store, and is to be fetched again when somebody wants it.
     fn lose(&mut self, piece: PieceIndex) {
         self.resources.budget.forget(self.content.id, piece);
+        self.unstored.remove(&piece);
         self.changed = true;
         self.swarm.evict(piece, now());
     }
@@ -487,6 +551,7 @@ impl Torrent {
         }
         if self.retry_store.is_some_and(|at| at <= now) {
             self.retry_store = None;
+            self.miss_unstored(now);
             self.swarm.set_fill(true, now);
         }
         let piece = u64::from(self.content.metainfo.geometry.nominal_piece_len());

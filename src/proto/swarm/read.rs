@@ -63,6 +63,17 @@ impl Swarm {
         self.settle(now);
     }
 
+    /// Bytes that all windows together may have.
+    pub fn max_window(&self) -> u64 {
+        self.config.max_window
+    }
+
+    /// Changes that: while the store takes nothing, a window must not push its own pieces out of memory.
+    pub fn set_max_window(&mut self, bytes: u64, now: Instant) {
+        self.config.max_window = bytes;
+        self.want(now);
+    }
+
     /// What readers want has changed.
     pub(super) fn want(&mut self, now: Instant) {
         self.take_in_demands();
