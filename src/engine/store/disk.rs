@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, fallocate};
 use nix::sys::stat::{SFlag, fstatat};
 use nix::sys::uio::pwritev;
-use nix::unistd::{Whence, lseek};
+use nix::unistd::{Whence, lseek, syncfs};
 use parking_lot::Mutex;
 
 use crate::proto::layout::{Layout, Source};
@@ -75,6 +75,9 @@ impl Stamp {
         })
     }
 }
+
+/// Files that are flushed one by one; thousands would keep an unmount waiting, each for its own turn of the disk.
+const FLUSHED_ONE_BY_ONE: usize = 32;
 
 /// One torrent's files.
 #[derive(Debug)]
@@ -265,6 +268,13 @@ impl Disk {
     /// Flushes every file that was touched since the last flush; says which, and the last failure.
     pub(in crate::engine) fn flush(&self) -> (BTreeSet<FileIndex>, Result<(), StoreError>) {
         let touched = std::mem::take(&mut self.flush.lock().dirty);
+        if touched.len() > FLUSHED_ONE_BY_ONE {
+            let flushed = self.flush_all(&touched);
+            if flushed.is_err() {
+                self.flush.lock().suspect.extend(&touched);
+            }
+            return (touched, flushed);
+        }
         let mut outcome = Ok(());
         for &file in &touched {
             // Not only the data: the times that the state file records must be the ones on the disk.
@@ -277,6 +287,13 @@ impl Disk {
             }
         }
         (touched, outcome)
+    }
+
+    /// Flushes the file system that holds the files, in one call instead of one for each.
+    fn flush_all(&self, touched: &BTreeSet<FileIndex>) -> Result<(), StoreError> {
+        let Some(&file) = touched.first() else { return Ok(()) };
+        let open = self.fetch(file, Opening::Write)?;
+        syncfs(&*open).map_err(|errno| self.error("flush", file, errno.into()))
     }
 
     pub(super) fn backing(&self, file: FileIndex) -> Option<Arc<File>> {
