@@ -48,6 +48,9 @@ const FORGIVEN: Duration = Duration::from_secs(10);
 /// Time beyond its due in which a request that was taken back must be rejected.
 const LONGEST_REJECT: Duration = Duration::from_secs(10);
 
+/// The same for a peer that has not yet rejected anything that we took back: some, like Transmission 3, never do.
+const FIRST_REJECT: Duration = Duration::from_millis(500);
+
 /// Longest silence of a peer that was asked, before it is snubbed: while somebody reads, and otherwise.
 const SNUB: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(20));
 
@@ -136,6 +139,8 @@ pub struct Peer {
     refused_at: Instant,
     /// Rejects since it last brought a block.
     rejects: u32,
+    /// Whether it has rejected a request that we took back, as BEP 6 asks.
+    pub obeys_cancels: bool,
     /// Whether it left us waiting for too long.
     pub snubbed: bool,
     /// When it connected.
@@ -195,6 +200,7 @@ impl Peer {
             refused: BTreeSet::new(),
             refused_at: now,
             rejects: 0,
+            obeys_cancels: false,
             snubbed: false,
             since: now,
             choke_changed: now,
@@ -379,8 +385,8 @@ impl Peer {
 
     /// Requests that were taken back and neither rejected nor answered for too long, against BEP 6.
     pub fn take_forgotten(&mut self, now: Instant) -> Vec<BlockRef> {
-        let gone =
-            |a: &Outstanding| a.cancelled && now.saturating_duration_since(a.due) > LONGEST_REJECT;
+        let limit = if self.obeys_cancels { LONGEST_REJECT } else { FIRST_REJECT };
+        let gone = |a: &Outstanding| a.cancelled && now.saturating_duration_since(a.due) > limit;
         let forgotten = self.outstanding.iter().filter(|a| gone(a)).map(|a| a.block).collect();
         self.outstanding.retain(|asked| !gone(asked));
         forgotten

@@ -165,7 +165,9 @@ impl Swarm {
         if !peer.fast {
             return Err("a message of BEP 6 without having announced it");
         }
-        let Some(asked) = peer.take_out(block) else { return self.odd(key) };
+        // It may come after we gave the request up for lost.
+        let Some(asked) = peer.take_out(block) else { return Ok(()) };
+        peer.obeys_cancels |= asked.cancelled;
         // Said while unchoked and not to our cancel, it means that this piece will not come from there.
         let refuses = !peer.peer_choking && !asked.cancelled;
         let snub = refuses && peer.refuse(block.piece, now);
