@@ -11,6 +11,7 @@
 //!
 //! Not here: any decision about peers or pieces ([`crate::proto::swarm`]).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +54,11 @@ const RATE_SPAN: Duration = Duration::from_secs(5);
 
 /// Events of connections that are taken in before what they call for is done.
 const BATCH: usize = 128;
+
+thread_local! {
+    /// The bytes of the waiting read that this thread answers; grows to the largest, at most 1 MiB.
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The ends of channels that a torrent's task listens at.
 #[derive(Debug)]
@@ -483,10 +489,10 @@ impl Torrent {
         let Some(Waiting { range, reader, deliver }) = self.waiting.remove(&ticket) else { return };
         let content = self.content.clone();
         let again = self.out.commands.clone();
-        self.submit(Work::Deliver(Box::new(move || {
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            match content.read_resident(range.start, &mut bytes) {
-                Ok(true) => deliver(Ok(&bytes)),
+        let answer = move |bytes: &mut Vec<u8>| {
+            bytes.resize((range.end - range.start) as usize, 0);
+            match content.read_resident(range.start, bytes) {
+                Ok(true) => deliver(Ok(bytes)),
                 Ok(false) => {
                     // A closed queue drops the read, which answers it.
                     let _ = again.blocking_send(Command::Lost(content.missing(&range)));
@@ -503,7 +509,12 @@ impl Torrent {
                     let _ = again.blocking_send(Command::Read { ticket, reader, range, deliver });
                 }
             }
-        })));
+        };
+        let answer = Work::Deliver(Box::new(|| BYTES.with_borrow_mut(answer)));
+        // Its bytes are here: no work that waits can be in its way.
+        if let Err(Busy(answer)) = self.resources.workers.submit(answer) {
+            self.submit(*answer);
+        }
     }
 
     fn work(&mut self, job: Job, now: Instant) {

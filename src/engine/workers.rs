@@ -1,7 +1,8 @@
 //! The threads that hash, write and read, off the network tasks.
 //!
-//! Two lanes: what somebody waits for goes to all the threads of the pool; saving and evicting, which may
-//! wait for the disk for seconds, go to one thread of their own and delay no reader.
+//! Three lanes: hashing, storing and loading go to all the threads of the pool; waiting reads, whose bytes are
+//! here, are answered by a thread of their own and wait behind no hash; saving and evicting, which may wait for
+//! the disk for seconds, go to another and delay no reader.
 //!
 //! Invariant: each job sends its replies, and exactly those, also when it panics: a failure of the job,
 //! never of the thread.
@@ -158,8 +159,10 @@ pub enum Verdict {
 /// The pool. Dropped, it does what was submitted and ends; [`Workers::finish`] waits for that.
 #[derive(Debug)]
 pub struct Workers {
+    prompt: Sender<Work>,
     fast: Sender<Work>,
     slow: Sender<Work>,
+    pool: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -169,21 +172,23 @@ pub struct Workers {
 pub struct Busy(pub Box<Work>);
 
 impl Workers {
-    /// Starts `threads` for jobs that somebody waits for, at least one, and one for the others.
+    /// Starts `threads` that hash, store and load, at least one, and one for each other lane.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: usize) -> io::Result<Self> {
+        let (prompt, answering) = bounded(LANE_CAPACITY);
         let (fast, quick) = bounded(LANE_CAPACITY);
         let (slow, patient) = bounded(LANE_CAPACITY);
-        let mut lanes = vec![quick; threads.max(1)];
-        lanes.push(patient);
+        let pool = threads.max(1);
+        let mut lanes = vec![quick; pool];
+        lanes.extend([answering, patient]);
         let threads = lanes.into_iter().map(|lane: Receiver<Work>| {
             thread::Builder::new()
                 .name("btfs-worker".to_owned())
                 .spawn(move || lane.iter().for_each(Work::run))
         });
-        Ok(Self { fast, slow, threads: threads.collect::<io::Result<_>>()? })
+        Ok(Self { prompt, fast, slow, pool, threads: threads.collect::<io::Result<_>>()? })
     }
 
     /// Hands a job over without waiting, so a network task may call it.
@@ -202,14 +207,14 @@ impl Workers {
         lane.send(work).expect("the threads end only after the pool has dropped its senders");
     }
 
-    /// Threads for jobs that somebody waits for.
+    /// Threads that hash, store and load.
     pub fn threads(&self) -> usize {
-        self.threads.len() - 1
+        self.pool
     }
 
     /// Waits until everything submitted is done; not for network tasks.
     pub fn finish(self) {
-        drop((self.fast, self.slow));
+        drop((self.prompt, self.fast, self.slow));
         for thread in self.threads {
             // A thread cannot panic: its jobs are contained.
             let _ = thread.join();
@@ -218,9 +223,8 @@ impl Workers {
 
     fn lane(&self, work: &Work) -> &Sender<Work> {
         match work {
-            Work::Verify { .. } | Work::Load { .. } | Work::Check { .. } | Work::Deliver(_) => {
-                &self.fast
-            }
+            Work::Deliver(_) => &self.prompt,
+            Work::Verify { .. } | Work::Load { .. } | Work::Check { .. } => &self.fast,
             Work::Evict { .. } | Work::SaveState { .. } => &self.slow,
         }
     }
