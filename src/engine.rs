@@ -11,6 +11,7 @@ pub mod dial;
 pub mod handle;
 pub mod handshake;
 pub mod have_map;
+pub mod home;
 pub mod listen;
 pub mod message;
 pub mod network;

@@ -14,7 +14,8 @@ use super::settings::{self, Network};
 use super::source::Source;
 use super::start::{self, Endings};
 use crate::engine::handle::Status;
-use crate::engine::node::{Home, Limits, Options};
+use crate::engine::home::Home;
+use crate::engine::node::{Limits, Options};
 use crate::proto::config::Config;
 use crate::proto::metainfo::Metainfo;
 

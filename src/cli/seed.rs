@@ -15,7 +15,8 @@ use super::source::Source;
 use super::start::{self, Endings};
 use crate::engine::check::Checked;
 use crate::engine::handle::Handle;
-use crate::engine::node::{Home, Limits, Options};
+use crate::engine::home::Home;
+use crate::engine::node::{Limits, Options};
 use crate::proto::config::Config;
 use crate::proto::metainfo::Metainfo;
 

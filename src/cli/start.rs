@@ -10,6 +10,7 @@ use super::settings::Network;
 use super::source::Source;
 use crate::engine::check::Checked;
 use crate::engine::handle::Handle;
+use crate::engine::home::HomeError;
 use crate::engine::node::{Limits, Node, NodeError, Options, Reach};
 use crate::engine::store::lock::LockError;
 use crate::proto::metainfo::Metainfo;
@@ -62,7 +63,7 @@ pub async fn add(
     progress: impl FnMut(&Checked) + Send + 'static,
 ) -> anyhow::Result<Handle> {
     match node.add(metainfo, options, progress).await {
-        Err(NodeError::Lock(busy @ LockError::Busy { .. })) => {
+        Err(NodeError::Home(HomeError::Lock(busy @ LockError::Busy { .. }))) => {
             bail!("{busy}; end that one first, or keep this one's elsewhere")
         }
         added => Ok(added?),

@@ -2,27 +2,23 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{info, warn};
 
-use super::check::{Checked, check_all, check_some};
+use super::check::Checked;
 use super::clock;
 use super::content::Content;
 use super::handle::{Handle, Status};
+use super::home::{Home, HomeError};
 use super::listen;
 use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
 use super::network::{Door, LocalAddrs, Network};
 use super::resources::Resources;
-use super::state::{Recorded, StateFile};
-use super::store::disk::{Access, Disk, Place};
-use super::store::lock::{LockError, TorrentLock};
-use super::store::{Memory, Store, StoreError};
+use super::store::lock::TorrentLock;
 use super::torrent::{Inboxes, Outlets, Torrent};
 use super::tracker::{self, Job};
 use super::workers::Workers;
@@ -59,24 +55,6 @@ pub enum Reach {
     At(SocketAddr),
 }
 
-/// Where a torrent's pieces live.
-#[derive(Clone, Debug)]
-pub enum Home {
-    /// Below a cache directory, evicted when the budget is used up.
-    Cache(PathBuf),
-    /// As ordinary files below `dir`; what is known of them is kept below `cache`.
-    Kept {
-        /// The files.
-        dir: PathBuf,
-        /// The state file.
-        cache: PathBuf,
-    },
-    /// Files that are complete and stay as they are.
-    Exact(PathBuf),
-    /// Memory alone.
-    Memory,
-}
-
 /// How a torrent is to be added.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -104,12 +82,9 @@ pub enum NodeError {
     /// The threads.
     #[error("cannot start worker threads")]
     Threads(#[source] io::Error),
-    /// Somebody else uses the data.
+    /// The torrent's data.
     #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The data's place.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    Home(#[from] HomeError),
 }
 
 /// The process as a peer.
@@ -179,8 +154,7 @@ impl Node {
         let id = TorrentId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let resources = self.resources.clone();
         let home = options.home.clone();
-        let opened =
-            spawn_blocking(move || open_content(id, metainfo, &home, &resources, progress));
+        let opened = spawn_blocking(move || home.open(id, metainfo, &resources, progress));
         let (content, lock) = opened.await.expect("opening a store does not panic")?;
         Ok(self.serve(content, lock, options))
     }
@@ -298,91 +272,6 @@ fn listening(reach: Reach) -> Result<Vec<(u16, tokio::net::TcpListener)>, NodeEr
                 }
             }
             Err(refused.expect("the range of ports is not empty"))
-        }
-    }
-}
-
-/// Opens the place where the torrent's pieces live, and finds out which of them are there.
-fn open_content(
-    id: TorrentId,
-    metainfo: Arc<Metainfo>,
-    home: &Home,
-    resources: &Resources,
-    mut progress: impl FnMut(&Checked),
-) -> Result<(Arc<Content>, Option<TorrentLock>), NodeError> {
-    let chunks = resources.chunks.clone();
-    let disk = |place: &Place, access| {
-        Disk::open(place, access, id, metainfo.clone(), resources.files.clone())
-    };
-    let (place, own) = match home {
-        Home::Memory => {
-            let store = Store::Memory(Memory::new(metainfo.geometry.clone()));
-            return Ok((Arc::new(Content::new(id, metainfo, store, chunks, None)), None));
-        }
-        Home::Exact(path) => {
-            let store = Store::Disk(disk(&Place::Exact(path.clone()), Access::ReadOnly)?);
-            let content = Arc::new(Content::new(id, metainfo, store, chunks, None));
-            check_all(&content, &resources.workers, progress);
-            return Ok((content, None));
-        }
-        Home::Cache(dir) => (Place::Cache(dir.clone()), dir.join(metainfo.info_hash.to_string())),
-        Home::Kept { dir, cache } => (Place::Kept(dir.clone()), kept_state(cache, &metainfo, dir)),
-    };
-    let lock = TorrentLock::take(&own)?;
-    let disk = disk(&place, Access::ReadWrite)?;
-    if matches!(home, Home::Kept { .. }) {
-        disk.materialise()?;
-    }
-    let (state, recorded) = StateFile::open(&own.join("state"), metainfo.clone(), &disk);
-    let content = Arc::new(Content::new(id, metainfo, Store::Disk(disk), chunks, Some(state)));
-    match recorded {
-        Ok(recorded) => take_up(&content, &recorded, resources, &mut progress),
-        Err(error) => {
-            warn!(%error, "everything here is hashed anew");
-            check_all(&content, &resources.workers, progress);
-        }
-    }
-    account(&content, resources);
-    info!(name = content.metainfo.name, here = content.have.count(), "opened");
-    Ok((content, Some(lock)))
-}
-
-/// Where what is known of files kept in `dir` is recorded: apart from what is known of the cache's own.
-fn kept_state(cache: &Path, metainfo: &Metainfo, dir: &Path) -> PathBuf {
-    let place = crc32fast::hash(dir.as_os_str().as_encoded_bytes());
-    cache.join(metainfo.info_hash.to_string()).join(format!("kept-{place:08x}"))
-}
-
-/// Believes what the record vouches for, and hashes the rest of what is there.
-fn take_up(
-    content: &Arc<Content>,
-    recorded: &Recorded,
-    resources: &Resources,
-    progress: &mut impl FnMut(&Checked),
-) {
-    if recorded.vouched.is_empty() && recorded.recheck.is_empty() {
-        check_all(content, &resources.workers, progress);
-        return;
-    }
-    for piece in recorded.vouched.iter() {
-        content.have.insert(piece);
-    }
-    check_some(content, recorded.recheck.iter(), &resources.workers, progress);
-}
-
-/// Pieces that an earlier run left count against the budget; what no longer fits goes.
-fn account(content: &Arc<Content>, resources: &Resources) {
-    let here = content.have.snapshot();
-    for piece in here.iter() {
-        let bytes = u64::from(content.metainfo.geometry.piece_len(piece));
-        let Ok(victims) = resources.budget.admit(content.id, piece, bytes) else { continue };
-        let (mine, others): (Vec<_>, Vec<_>) =
-            victims.into_iter().partition(|(torrent, _)| *torrent == content.id);
-        resources.evict(others);
-        for (_, victim) in mine {
-            if let Err(error) = content.evict(victim) {
-                warn!(?victim, %error, "could not give a piece's room back");
-            }
         }
     }
 }

@@ -11,9 +11,11 @@
 //!
 //! Not here: any decision about peers or pieces ([`crate::proto::swarm`]).
 
-use std::cell::RefCell;
+mod answer;
+mod keep;
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +23,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use answer::Waiting;
+use keep::STORE_RETRY;
+
 use super::clock::now;
 use super::content::Content;
 use super::dial::dial;
-use super::handle::{PeerStatus, Status};
-use super::message::{Command, Deliver, FromPeer, ReadFailure, TrackerEvent};
+use super::handle::Status;
+use super::message::{Command, FromPeer, ReadFailure, TrackerEvent};
 use super::network::Door;
 use super::resources::Resources;
 use super::tracker::TrackerHandle;
@@ -39,13 +44,6 @@ use crate::proto::wire::message::Message;
 /// Time between two reports of how it stands.
 const REPORT: Duration = Duration::from_millis(500);
 
-/// Time between two savings of which pieces are here.
-const SAVE: Duration = Duration::from_secs(20);
-
-/// Time after which fill tries a store again that took no piece; twice as long each time, up to the second.
-const STORE_RETRY: Duration = Duration::from_secs(30);
-const STORE_RETRY_MAX: Duration = Duration::from_secs(600);
-
 /// Time after which work that the workers had no room for is offered again while the torrent ends.
 const RESUBMIT: Duration = Duration::from_millis(20);
 
@@ -54,11 +52,6 @@ const RATE_SPAN: Duration = Duration::from_secs(5);
 
 /// Events of connections that are taken in before what they call for is done.
 const BATCH: usize = 128;
-
-thread_local! {
-    /// The bytes of the waiting read that this thread answers; grows to the largest, at most 1 MiB.
-    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// The ends of channels that a torrent's task listens at.
 #[derive(Debug)]
@@ -84,13 +77,6 @@ pub struct Outlets {
     pub status: watch::Sender<Status>,
     /// For the trackers.
     pub progress: watch::Sender<Progress>,
-}
-
-/// A read that waits.
-struct Waiting {
-    range: Range<u64>,
-    reader: crate::proto::units::ReaderId,
-    deliver: Deliver,
 }
 
 /// One torrent: see the module.
@@ -340,81 +326,6 @@ impl Torrent {
         }
     }
 
-    fn stored(&mut self, piece: PieceIndex, error: Option<String>) {
-        let now = now();
-        self.storing.remove(&piece);
-        self.changed = true;
-        let in_memory = self.content.chunks.lookup(self.content.id, piece).is_some();
-        self.swarm.handle_stored(piece, error.is_none() || in_memory, now);
-        match error {
-            Some(error) => self.store_fails(piece, error, now),
-            None => self.store_works(now),
-        }
-        if self.doomed.remove(&piece) {
-            self.evict(piece);
-        }
-    }
-
-    /// What comes now lives in memory alone: readers go on with less ahead of them, and nothing is filled.
-    fn store_fails(&mut self, piece: PieceIndex, error: String, now: Instant) {
-        self.resources.budget.forget(self.content.id, piece);
-        self.unstored.insert(piece);
-        if self.trouble.is_none() {
-            warn!(error, "the store takes no more pieces; reads go on, fill waits");
-            let window = self.window.min(self.content.chunks.budget() / 4);
-            self.swarm.set_max_window(window, now);
-        }
-        self.trouble = Some(error);
-        if self.retry_store.is_none() {
-            self.retry_store = Some(now + self.patience);
-            self.patience = (self.patience * 2).min(STORE_RETRY_MAX);
-        }
-        self.swarm.set_fill(false, now);
-    }
-
-    /// If it did not before, the pieces that it missed are fetched again, for good.
-    fn store_works(&mut self, now: Instant) {
-        if self.trouble.take().is_none() {
-            return;
-        }
-        warn!("the store takes pieces again");
-        (self.retry_store, self.patience) = (None, STORE_RETRY);
-        self.swarm.set_max_window(self.window, now);
-        for piece in std::mem::take(&mut self.unstored) {
-            if !self.content.have.has(piece) {
-                self.swarm.evict(piece, now);
-            }
-        }
-    }
-
-    /// Before the store is tried again: pieces that memory held in its place and dropped since are missing,
-    /// and if there are none, those that it holds, so that there is something to try it with.
-    fn miss_unstored(&mut self, now: Instant) {
-        let gone =
-            |piece: &PieceIndex| self.content.chunks.lookup(self.content.id, *piece).is_none();
-        let mut missing: BTreeSet<_> = self.unstored.iter().copied().filter(gone).collect();
-        if missing.is_empty() {
-            missing.clone_from(&self.unstored);
-        }
-        for piece in missing {
-            self.unstored.remove(&piece);
-            if !self.content.have.has(piece) {
-                self.swarm.evict(piece, now);
-            }
-        }
-    }
-
-    fn evict(&mut self, piece: PieceIndex) {
-        if self.storing.contains(&piece) {
-            self.doomed.insert(piece);
-            return;
-        }
-        self.swarm.evict(piece, now());
-        self.evicting.insert(piece);
-        let (content, reply) = (self.content.clone(), self.out.done.clone());
-        self.submit(Work::Evict { content, piece, reply });
-    }
-
     /// Does all that the swarm wants done now.
     fn drain(&mut self) {
         let now = now();
@@ -476,47 +387,6 @@ impl Torrent {
         }
     }
 
-    /// The piece is no longer in the store, and is to be fetched again when somebody wants it.
-    fn lose(&mut self, piece: PieceIndex) {
-        self.resources.budget.forget(self.content.id, piece);
-        self.unstored.remove(&piece);
-        self.changed = true;
-        self.swarm.evict(piece, now());
-    }
-
-    /// Hands the read's bytes over, off this task; should they be gone again, the read waits once more.
-    fn deliver(&mut self, ticket: Ticket) {
-        let Some(Waiting { range, reader, deliver }) = self.waiting.remove(&ticket) else { return };
-        let content = self.content.clone();
-        let again = self.out.commands.clone();
-        let answer = move |bytes: &mut Vec<u8>| {
-            bytes.resize((range.end - range.start) as usize, 0);
-            match content.read_resident(range.start, bytes) {
-                Ok(true) => deliver(Ok(bytes)),
-                Ok(false) => {
-                    // A closed queue drops the read, which answers it.
-                    let _ = again.blocking_send(Command::Lost(content.missing(&range)));
-                    let _ = again.blocking_send(Command::Read { ticket, reader, range, deliver });
-                }
-                Err(error) => {
-                    let lost = content.doubt(&range);
-                    warn!(%error, lost = lost.len(), "cannot read what is here");
-                    if lost.is_empty() {
-                        deliver(Err(ReadFailure::Storage));
-                        return;
-                    }
-                    let _ = again.blocking_send(Command::Lost(lost));
-                    let _ = again.blocking_send(Command::Read { ticket, reader, range, deliver });
-                }
-            }
-        };
-        let answer = Work::Deliver(Box::new(|| BYTES.with_borrow_mut(answer)));
-        // Its bytes are here: no work that waits can be in its way.
-        if let Err(Busy(answer)) = self.resources.workers.submit(answer) {
-            self.submit(*answer);
-        }
-    }
-
     fn work(&mut self, job: Job, now: Instant) {
         let (content, reply) = (self.content.clone(), self.out.done.clone());
         match job {
@@ -555,62 +425,6 @@ impl Torrent {
         }
     }
 
-    /// Fill stops at the budget and while the store is in trouble.
-    fn keep_fill(&mut self, now: Instant) {
-        if !self.fill {
-            return;
-        }
-        if self.retry_store.is_some_and(|at| at <= now) {
-            self.retry_store = None;
-            self.miss_unstored(now);
-            self.swarm.set_fill(true, now);
-        }
-        let piece = u64::from(self.content.metainfo.geometry.nominal_piece_len());
-        let room = self.resources.budget.has_room(piece * (1 + self.storing.len() as u64));
-        if self.swarm.is_filling() != (room && self.retry_store.is_none()) {
-            self.swarm.set_fill(room && self.retry_store.is_none(), now);
-        }
-    }
-
-    fn keep_state(&mut self, now: Instant) {
-        if self.changed && !self.saving && now - self.saved >= SAVE {
-            self.save(now);
-        }
-    }
-
-    fn save(&mut self, now: Instant) {
-        self.saved = now;
-        self.changed = false;
-        self.saving = true;
-        let (content, reply) = (self.content.clone(), self.out.done.clone());
-        self.submit(Work::SaveState { content, reply });
-    }
-
-    fn report(&mut self, now: Instant) {
-        self.reported = now;
-        let geometry = &self.content.metainfo.geometry;
-        let have = self.swarm.have();
-        let last = geometry.pieces().next_back().filter(|&last| have.has(last));
-        let short = last.map_or(0, |last| geometry.nominal_piece_len() - geometry.piece_len(last));
-        let have_bytes =
-            u64::from(have.count()) * u64::from(geometry.nominal_piece_len()) - u64::from(short);
-        let totals = self.swarm.totals();
-        let left = geometry.total() - have_bytes;
-        let (uploaded, downloaded) = (totals.uploaded, totals.downloaded);
-        self.out.progress.send_replace(Progress { uploaded, downloaded, left });
-        self.out.status.send_replace(Status {
-            have: have.count(),
-            have_bytes,
-            totals,
-            down_rate: self.down.per_second(now),
-            up_rate: self.up.per_second(now),
-            peers: self.swarm.peers().map(peer_status).collect(),
-            waiting: self.swarm.waiting_reads(),
-            trackers: self.tracker.as_ref().map(TrackerHandle::status).unwrap_or_default(),
-            trouble: self.trouble.clone(),
-        });
-    }
-
     /// Lets readers and peers go, stores what is in hand, records it, and says good-bye to the trackers.
     async fn stop(mut self, done: oneshot::Sender<()>, mut inboxes: Inboxes) {
         self.resources.network.shut(self.door.info_hash);
@@ -643,17 +457,5 @@ impl Torrent {
         }
         self.resources.dismiss(self.content.id);
         drop(done);
-    }
-}
-
-fn peer_status(peer: &crate::proto::peer::Peer) -> PeerStatus {
-    PeerStatus {
-        addr: peer.addr,
-        client: peer.said.client.clone().unwrap_or_default(),
-        pieces: peer.pieces.count(),
-        choking: peer.peer_choking,
-        snubbed: peer.snubbed,
-        downloaded: peer.downloaded,
-        uploaded: peer.uploaded,
     }
 }
