@@ -23,6 +23,7 @@ pub mod source;
 pub mod start;
 pub mod tracker;
 pub mod unmount;
+pub mod verify;
 
 use std::ffi::OsString;
 

@@ -11,6 +11,7 @@ pub mod candidates;
 pub mod choker;
 pub mod config;
 pub mod geometry;
+pub mod inspect;
 pub mod layout;
 pub mod metainfo;
 pub mod names;

@@ -261,6 +261,59 @@ fn what_cannot_be_done_is_status_1_with_a_reason() {
 
 #[test]
 fn a_broken_log_filter_is_named() {
+#[test]
+fn verify_tells_what_is_right_and_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let torrent = dir.path().join("data.torrent");
+    fs::create_dir_all(data.join("sub")).unwrap();
+    for (name, byte) in [("a", 1), ("b", 2), ("sub/c", 3), ("sub/d", 4)] {
+        fs::write(data.join(name), vec![byte; 40_000]).unwrap();
+    }
+    std::os::unix::fs::symlink("sub/c", data.join("link")).unwrap();
+    let created = program()
+        .args(["create", "--piece-size", "16KiB", "-o"])
+        .args([&torrent, &data])
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let verify = |json: &[&str], data: &Path| {
+        program().arg("verify").args(json).args([&torrent, data]).output().unwrap()
+    };
+
+    for place in [data.as_path(), dir.path()] {
+        let output = verify(&[], place);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "data: 5 of 5 files and 10 of 10 pieces are right\n");
+    }
+
+    fs::write(data.join("a"), vec![9; 40_000]).unwrap();
+    fs::remove_file(data.join("sub/c")).unwrap();
+    fs::remove_file(data.join("link")).unwrap();
+    std::os::unix::fs::symlink("sub/d", data.join("link")).unwrap();
+    let output = verify(&[], &data);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr).lines().last().unwrap();
+    assert!(told.starts_with("btfs: ") && told.ends_with("5 of 5 files are not right"), "{told}");
+    let expected = "\
+wrong     a: 40000 of 40000 bytes are in pieces that are not right
+wrong     b: 23616 of 40000 bytes are in pieces that are not right
+missing   link
+missing   sub/c
+unproven  sub/d: 11072 of 40000 bytes share pieces with what is missing
+data: 0 of 5 files and 3 of 10 pieces are right
+";
+    assert_eq!(text(&output.stdout), expected);
+    let output = verify(&["--json"], &data);
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["right"], &json["right_pieces"]), (&false.into(), &3.into()));
+    let file = serde_json::json!({
+        "path": "sub/d", "size": 40_000, "state": "unproven", "bytes": 11_072
+    });
+    assert!(json["files"].as_array().unwrap().contains(&file), "{json}");
+}
+
     let output = program().env("RUST_LOG", "btfs=loud").args(["unmount", "/"]).output().unwrap();
     assert_refusal("RUST_LOG", &output, 1, "RUST_LOG=btfs=loud");
 }

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::log::LoggingArgs;
-use super::{create, get, info, mount, seed, tracker, unmount};
+use super::{create, get, info, mount, seed, tracker, unmount, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +62,11 @@ pub enum Command {
     Create(create::Create),
     /// Show what is in a torrent
     Info(info::Info),
+    /// Check data on disk against its torrent
+    ///
+    /// Hashes DATA on all cores and tells which files are missing or wrong. Nothing is changed. The exit status
+    /// is 0 when all of it is right, and else 1.
+    Verify(verify::Verify),
     /// Run a tracker, over HTTP and UDP
     ///
     /// Peers find each other through http://HOST:PORT/announce or udp://HOST:PORT/announce. All is kept in
@@ -85,6 +90,7 @@ impl Command {
             Self::Seed(args) => args.run(),
             Self::Create(args) => args.run(),
             Self::Info(args) => args.run(),
+            Self::Verify(args) => args.run(),
             Self::Tracker(args) => args.run(),
             Self::Completions(args) => {
                 args.run();

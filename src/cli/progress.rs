@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::engine::check::Checked;
+use crate::proto::geometry::Geometry;
+
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,29 @@ impl Progress {
     }
 }
 
+/// Shows how far a check is, and nothing more once all is checked.
+pub fn checking(geometry: Geometry, name: &str) -> impl FnMut(&Checked) + Send + 'static {
+    let mut reporter = Some(Reporter::new(&format!("checking {name}")));
+    let started = Instant::now();
+    move |checked| {
+        let piece_len = u64::from(geometry.nominal_piece_len());
+        let done = (u64::from(checked.pieces) * piece_len).min(geometry.total());
+        let rate = done as f64 / started.elapsed().as_secs_f64().max(0.001);
+        let progress = Progress {
+            done,
+            total: geometry.total(),
+            down_rate: rate as u64,
+            ..Progress::default()
+        };
+        if let Some(reporter) = &mut reporter {
+            reporter.tick(&progress, Instant::now());
+        }
+        if checked.pieces == geometry.piece_count() {
+            reporter.take().into_iter().for_each(Reporter::clear);
+        }
+    }
+}
+
 /// The reporter of one command.
 #[derive(Debug)]
 pub struct Reporter {
@@ -110,6 +136,13 @@ impl Reporter {
         match &self.face {
             Face::Bar(bar) => bar.suspend(|| print(&self.what, words)),
             Face::Lines { .. } => print(&self.what, words),
+        }
+    }
+
+    /// Ends the report without a last line.
+    pub fn clear(self) {
+        if let Face::Bar(bar) = &self.face {
+            bar.finish_and_clear();
         }
     }
 

@@ -1,7 +1,7 @@
 //! `btfs seed`: upload a torrent's data that is on disk.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use url::Url;
 
 use super::options::NetworkArgs;
-use super::progress::{Progress, Reporter};
+use super::progress::{Progress, Reporter, checking};
 use super::settings::{self, Network};
 use super::source::Source;
 use super::start::{self, Endings};
@@ -76,10 +76,8 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
     let limits = Limits { memory_bytes: MEMORY_BYTES, store_bytes: u64::MAX };
     let node = start::node(Some(&settings.network), limits)?;
     let name = metainfo.name.clone();
-    let geometry = metainfo.geometry.clone();
-    let total = geometry.total();
     let options = Options {
-        home: Home::Exact(place_of(&metainfo, &settings.data)),
+        home: Home::Exact(start::place_of(&metainfo, &settings.data)),
         peers: settings.network.peers.clone(),
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
         config: Config { fill: false, ..Config::default() },
@@ -132,11 +130,4 @@ async fn serve(handle: &Handle, endings: &mut Endings) {
             () = endings.wait() => return,
         }
     }
-}
-
-/// The torrent's own file or directory, be it DATA or in DATA.
-fn place_of(metainfo: &Metainfo, data: &Path) -> PathBuf {
-    let inside = data.join(&metainfo.name);
-    let is_inside = if metainfo.single_file { inside.is_file() } else { inside.is_dir() };
-    if is_inside { inside } else { data.to_path_buf() }
 }

@@ -1,5 +1,7 @@
-//! What `mount`, `get` and `seed` begin with: the runtime, the node, the torrent's description, and signals.
+//! What `mount`, `get`, `seed` and `verify` begin with: the runtime, the node, the torrent's description and
+//! place, and signals.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -68,6 +70,13 @@ pub async fn add(
         }
         added => Ok(added?),
     }
+}
+
+/// The torrent's own file or directory, be it DATA or in DATA.
+pub fn place_of(metainfo: &Metainfo, data: &Path) -> PathBuf {
+    let inside = data.join(&metainfo.name);
+    let is_inside = if metainfo.single_file { inside.is_file() } else { inside.is_dir() };
+    if is_inside { inside } else { data.to_path_buf() }
 }
 
 /// The signals that end a command in good order.
