@@ -21,6 +21,7 @@ pub mod pool;
 pub mod resources;
 pub mod state;
 pub mod store;
+pub mod throttle;
 pub mod torrent;
 pub mod tracker;
 pub mod tracker_server;

@@ -13,6 +13,7 @@ pub mod config;
 pub mod geometry;
 pub mod inspect;
 pub mod layout;
+pub mod limit;
 pub mod metainfo;
 pub mod names;
 pub mod partial;

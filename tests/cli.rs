@@ -177,6 +177,8 @@ fn a_command_line_that_makes_no_sense_is_status_2_with_a_hint() {
         ),
         ("bad address", &["seed", "--listen", "here", "a", "/"], "--listen here: is no ADDR:PORT"),
         ("bad peer", &["mount", "--peer", "1.2.3.4:0", "a", "b"], "--peer 1.2.3.4:0: nobody"),
+        ("bad rate", &["seed", "--max-up", "fast", "a", "/"], "--max-up fast: is no rate"),
+        ("no rate", &["get", "--max-down", "0", "a", "b"], "--max-down 0: would stop everything"),
         ("bad tracker", &["get", "--tracker", "x", "a", "b"], "--tracker x: is no tracker"),
         ("bad mount option", &["mount", "-o", "ro,alow_other", "a", "b"], "-o alow_other: unknown"),
         ("write access", &["mount", "-o", "rw", "a", "b"], "-o rw: a btfs mount is always ro"),
@@ -260,8 +262,6 @@ fn what_cannot_be_done_is_status_1_with_a_reason() {
 }
 
 #[test]
-fn a_broken_log_filter_is_named() {
-#[test]
 fn verify_tells_what_is_right_and_what_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -314,6 +314,8 @@ data: 0 of 5 files and 3 of 10 pieces are right
     assert!(json["files"].as_array().unwrap().contains(&file), "{json}");
 }
 
+#[test]
+fn a_broken_log_filter_is_named() {
     let output = program().env("RUST_LOG", "btfs=loud").args(["unmount", "/"]).output().unwrap();
     assert_refusal("RUST_LOG", &output, 1, "RUST_LOG=btfs=loud");
 }

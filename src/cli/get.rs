@@ -90,7 +90,11 @@ impl Get {
 /// Downloads until all is there or a signal comes; what is there then is taken up by the next run.
 async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
     let mut endings = Endings::listen()?;
-    let limits = Limits { memory_bytes: settings.memory_bytes, store_bytes: u64::MAX };
+    let limits = Limits {
+        memory_bytes: settings.memory_bytes,
+        store_bytes: u64::MAX,
+        rates: settings.network.rates,
+    };
     let node = start::node(Some(&settings.network), limits)?;
     let name = metainfo.name.clone();
     let total = metainfo.geometry.total();

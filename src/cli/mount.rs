@@ -200,13 +200,14 @@ fn serve(
 }
 
 fn limits(settings: &MountSettings) -> Limits {
-    let memory_bytes = settings.storage.memory_bytes;
-    match settings.storage.place {
-        Place::Keep(_) => Limits { memory_bytes, store_bytes: u64::MAX },
-        Place::Cache => Limits { memory_bytes, store_bytes: settings.storage.cache_bytes },
+    let all = settings.storage.memory_bytes;
+    let (memory_bytes, store_bytes) = match settings.storage.place {
+        Place::Keep(_) => (all, u64::MAX),
+        Place::Cache => (all, settings.storage.cache_bytes),
         // The store is memory too: half for it, half for what is under way.
-        Place::Memory => Limits { memory_bytes: memory_bytes / 2, store_bytes: memory_bytes / 2 },
-    }
+        Place::Memory => (all / 2, all / 2),
+    };
+    Limits { memory_bytes, store_bytes, rates: settings.network.rates }
 }
 
 async fn add(

@@ -68,4 +68,13 @@ pub struct NetworkArgs {
     /// An http, https or udp URL, asked beside those that the torrent names.
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
+    /// Upload at most so much a second
+    ///
+    /// Such as 500KiB/s, over all torrents and peers. Messages that control a connection count, and do not
+    /// wait.
+    #[arg(long, value_name = "RATE")]
+    pub max_up: Option<String>,
+    /// Download at most so much a second
+    #[arg(long, value_name = "RATE")]
+    pub max_down: Option<String>,
 }

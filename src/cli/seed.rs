@@ -13,7 +13,6 @@ use super::progress::{Progress, Reporter, checking};
 use super::settings::{self, Network};
 use super::source::Source;
 use super::start::{self, Endings};
-use crate::engine::check::Checked;
 use crate::engine::handle::Handle;
 use crate::engine::home::Home;
 use crate::engine::node::{Limits, Options};
@@ -73,7 +72,8 @@ impl Seed {
 /// Checks the data, then serves until a signal comes.
 async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
     let mut endings = Endings::listen()?;
-    let limits = Limits { memory_bytes: MEMORY_BYTES, store_bytes: u64::MAX };
+    let limits =
+        Limits { memory_bytes: MEMORY_BYTES, store_bytes: u64::MAX, rates: settings.network.rates };
     let node = start::node(Some(&settings.network), limits)?;
     let name = metainfo.name.clone();
     let options = Options {
@@ -82,15 +82,7 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
         config: Config { fill: false, ..Config::default() },
     };
-    let mut checking = Reporter::new(&format!("checking {name}"));
-    let started = Instant::now();
-    let show = move |checked: &Checked| {
-        let done = (u64::from(checked.pieces) * u64::from(geometry.nominal_piece_len())).min(total);
-        let rate = done as f64 / started.elapsed().as_secs_f64().max(0.001);
-        let down_rate = rate as u64;
-        checking
-            .tick(&Progress { done, total, down_rate, up_rate: 0, peers: None }, Instant::now());
-    };
+    let show = checking(metainfo.geometry.clone(), &name);
     let handle = start::add(&node, metainfo, options, show).await?;
     let here = handle.content().have.count();
     if here == 0 {

@@ -5,6 +5,7 @@
 //! Not here: SOURCE (`source`), MOUNTPOINT (`mountpoint`), `-o` (`mount_options`).
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use url::Url;
 
 use super::exit::UsageError;
 use super::options::{NetworkArgs, StorageArgs, StoreKind};
+use crate::engine::throttle::Rates;
 
 /// Less memory than this cannot hold a few pieces of common size while they arrive.
 const LEAST_MEMORY_BYTES: u64 = 8 << 20;
@@ -51,6 +53,8 @@ pub struct Network {
     pub peers: Vec<SocketAddr>,
     /// Trackers beside those that the torrent names.
     pub trackers: Vec<Url>,
+    /// Most bytes a second, each way.
+    pub rates: Rates,
 }
 
 impl Storage {
@@ -88,6 +92,14 @@ impl Network {
             listen: args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?,
             peers: args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?,
             trackers: args.trackers.iter().map(|typed| tracker(typed)).collect::<Result<_, _>>()?,
+            rates: Rates {
+                up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
+                down: args
+                    .max_down
+                    .as_deref()
+                    .map(|typed| rate("--max-down", typed))
+                    .transpose()?,
+            },
         })
     }
 }
@@ -141,6 +153,17 @@ fn size(option: &str, typed: &str) -> Result<u64, UsageError> {
             "{option} {typed}: is no size; write it as 512MiB, 10GiB or 2T"
         ))),
     }
+}
+
+/// Bytes a second, with `/s` after them or not.
+fn rate(option: &str, typed: &str) -> Result<NonZeroU64, UsageError> {
+    let size = typed.trim().trim_end_matches("/s").parse::<ByteSize>();
+    let bytes = size.map_err(|_| {
+        UsageError(format!("{option} {typed}: is no rate; write it as 500KiB/s or 10MB/s"))
+    })?;
+    NonZeroU64::new(bytes.0).ok_or_else(|| {
+        UsageError(format!("{option} {typed}: would stop everything; give at least one byte"))
+    })
 }
 
 fn address(option: &str, typed: &str) -> Result<SocketAddr, UsageError> {
@@ -237,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn rates_mean_what_they_say() {
+        let table: [(&str, Option<u64>); 7] = [
+            ("500KiB/s", Some(500 << 10)),
+            ("10MB/s", Some(10_000_000)),
+            ("1MiB", Some(1 << 20)),
+            ("1", Some(1)),
+            ("0", None),
+            ("fast", None),
+            ("/s", None),
+        ];
+        for (typed, expected) in table {
+            assert_eq!(rate("--max-up", typed).ok().map(NonZeroU64::get), expected, "{typed}");
+        }
+    }
+
+    #[test]
     fn times_mean_what_they_say() {
         let table = [
             ("none", Some(None)),
@@ -256,6 +295,8 @@ mod tests {
             listen: Some(listen.into()),
             peers: vec![peer.into()],
             trackers: vec![url.into()],
+            max_up: None,
+            max_down: None,
         };
         let table = [
             ("all good", args("[::]:0", "127.0.0.1:6881", "udp://t.example:80/announce"), None),

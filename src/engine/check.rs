@@ -1,20 +1,24 @@
 //! Hashing all of a torrent's data that lies in a store, on all worker threads.
 //!
-//! Not here: single pieces that are checked when they are first read ([`super::workers::Work::Check`]).
+//! Not here: single pieces that are checked when they are first read ([`super::workers::Work::Check`]), and
+//! what the pieces say of the files ([`crate::proto::inspect`]).
 
-use std::sync::Arc;
 use std::fs;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::content::Content;
 use super::chunks::Chunks;
+use super::content::Content;
 use super::store::disk::{Access, Disk, Place};
 use super::store::open_files::OpenFiles;
 use super::store::{Store, StoreError};
 use super::workers::{Done, Work, Workers};
-use crate::proto::units::PieceIndex;
+use crate::proto::bitfield::Bitfield;
+use crate::proto::inspect::{FileState, inspect};
+use crate::proto::metainfo::{FileKind, Metainfo};
+use crate::proto::units::{FileIndex, PieceIndex, TorrentId};
 
 /// How far a check is, and how it ended.
 #[derive(Debug, Default)]

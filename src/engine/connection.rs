@@ -6,10 +6,14 @@
 //! Invariant: an idle connection holds no read buffer, since reads go through one scratch for the thread.
 //! Invariant: a full queue to the torrent stops the reading, never the writing.
 //!
-//! Not here: what messages mean, keep-alives and when to close (the swarm); rates are to be limited in
-//! `Inward::window` and in `Outward::write`, through which every byte goes.
+//! Invariant: under a rate limit no byte is read before its turn, so TCP holds the peer back; PIECE messages
+//! leave one at a turn, and what does not depend on them overtakes them.
+//!
+//! Not here: what messages mean, keep-alives and when to close (the swarm); whose turn it is
+//! ([`super::throttle`]).
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
@@ -26,6 +30,7 @@ use super::message::{FromPeer, Hello, TO_PEER_CAPACITY};
 use super::network::{Door, Network};
 use super::outbox::{Outbox, no_slices};
 use super::pool::Pool;
+use super::throttle::Tap;
 use crate::proto::units::PeerKey;
 use crate::proto::wire::decoder::{DecodeError, Decoder};
 use crate::proto::wire::message::Message;
@@ -53,6 +58,13 @@ const SMALL_BATCH: usize = 64;
 
 /// Messages encoded for one series of writes.
 const OUT_BATCH: usize = 64;
+
+/// Messages that may wait for their turn to upload. The swarm has no more blocks than its credit under way;
+/// a peer whose floods of requests we reject fills this, then its queue, and is closed.
+const HELD: usize = 1024;
+
+/// Bytes of a PIECE message beside its data.
+const PIECE_HEAD_LEN: usize = 13;
 
 /// Payload bytes after which a series of writes reports, before it is done.
 const REPORT_LEN: u64 = 64 * 1024;
@@ -91,9 +103,15 @@ where
         return;
     }
     let decoder = Decoder::new(door.pieces, network.pool.clone());
-    let mut inward =
-        Inward { key, socket: halves.0, decoder, window: SMALL_READ_LEN, to_torrent: &to_torrent };
-    let mut outward = Outward::new(key, halves.1, messages, &to_torrent);
+    let mut inward = Inward {
+        key,
+        socket: halves.0,
+        decoder,
+        window: SMALL_READ_LEN,
+        tap: network.down.tap(),
+        to_torrent: &to_torrent,
+    };
+    let mut outward = Outward::new(key, halves.1, messages, network.up.tap(), &to_torrent);
     let end = tokio::select! {
         end = inward.carry() => end,
         end = outward.carry() => end,
@@ -112,6 +130,7 @@ struct Inward<'a, R> {
     socket: R,
     decoder: Decoder<Pool>,
     window: usize,
+    tap: Tap,
     to_torrent: &'a mpsc::Sender<FromPeer>,
 }
 
@@ -119,8 +138,11 @@ impl<R: AsyncRead + Unpin> Inward<'_, R> {
     async fn carry(&mut self) -> End {
         loop {
             let mut batch = Vec::new();
-            let Ok(read) = timeout(IDLE_LIMIT, self.read(&mut batch)).await else {
-                return End::Idle;
+            let read = match timeout(IDLE_LIMIT, self.read(&mut batch)).await {
+                Ok(read) => read,
+                // The peer may have spoken long ago: it is we who do not listen yet.
+                Err(_) if self.tap.is_waiting() => continue,
+                Err(_) => return End::Idle,
             };
             self.window = if batch.len() > SMALL_BATCH { SMALL_READ_LEN } else { SCRATCH_LEN };
             if !batch.is_empty() {
@@ -146,8 +168,12 @@ impl<R: AsyncRead + Unpin> Inward<'_, R> {
         scratch: &mut [u8],
         batch: &mut Vec<Message>,
     ) -> Poll<Result<(), End>> {
-        let mut read = ReadBuf::new(&mut scratch[..self.window]);
-        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
+        let window = self.tap.read_len(self.window);
+        ready!(self.tap.poll_take(window, cx));
+        let mut read = ReadBuf::new(&mut scratch[..window]);
+        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut read);
+        self.tap.refund(window - read.filled().len());
+        ready!(polled)?;
         if read.filled().is_empty() {
             return Poll::Ready(Err(End::Theirs));
         }
@@ -160,6 +186,9 @@ struct Outward<'a, W> {
     key: PeerKey,
     socket: W,
     messages: mpsc::Receiver<Message>,
+    tap: Tap,
+    /// Blocks that wait for their turn, the first of them in front, and what must not overtake them.
+    held: VecDeque<Message>,
     outbox: Outbox,
     /// Payload bytes that the socket took and the torrent has not heard of.
     sent: u64,
@@ -173,21 +202,32 @@ impl<'a, W: AsyncWrite + Unpin> Outward<'a, W> {
         key: PeerKey,
         socket: W,
         messages: mpsc::Receiver<Message>,
+        tap: Tap,
         to_torrent: &'a mpsc::Sender<FromPeer>,
     ) -> Self {
-        Self { key, socket, messages, outbox: Outbox::default(), sent: 0, until: None, to_torrent }
+        let (held, outbox) = Default::default();
+        Self { key, socket, messages, tap, held, outbox, sent: 0, until: None, to_torrent }
     }
 
     async fn carry(&mut self) -> End {
         let mut batch = Vec::with_capacity(OUT_BATCH);
         loop {
+            let due = self.held.front().map(wire_len);
             tokio::select! {
                 biased;
                 Ok(room) = self.to_torrent.reserve(), if self.sent > 0 => room.send(self.report()),
-                got = self.messages.recv_many(&mut batch, OUT_BATCH) => match got {
-                    0 => break,
-                    _ => if let Err(end) = self.write_all(&mut batch).await { return end },
-                },
+                got = self.messages.recv_many(&mut batch, OUT_BATCH), if self.held.len() < HELD => {
+                    if got == 0 {
+                        break;
+                    }
+                    batch.drain(..).for_each(|message| self.take_in(message));
+                }
+                () = poll_fn(|cx| self.tap.poll_take(due.unwrap_or(0), cx)), if due.is_some() => {
+                    self.release();
+                }
+            }
+            if let Err(end) = self.write_all().await {
+                return end;
             }
         }
         // Best effort: the peer may be gone already.
@@ -195,8 +235,36 @@ impl<'a, W: AsyncWrite + Unpin> Outward<'a, W> {
         End::Ours
     }
 
-    async fn write_all(&mut self, batch: &mut Vec<Message>) -> Result<(), End> {
-        batch.drain(..).for_each(|message| self.outbox.push(&message));
+    /// Queues a message: for the socket, or behind the blocks that wait for their turn.
+    fn take_in(&mut self, message: Message) {
+        let is_block = matches!(message, Message::Piece { .. });
+        let waits = is_block || (!self.held.is_empty() && is_of_upload(&message));
+        if waits && self.tap.is_limited() {
+            self.held.push_back(message);
+        } else {
+            self.tap.spend(wire_len(&message));
+            self.outbox.push(&message);
+        }
+    }
+
+    /// The turn has come of the block in front, and of what waited for it.
+    fn release(&mut self) {
+        let block = self.held.pop_front();
+        block.iter().for_each(|block| self.outbox.push(block));
+        while let Some(message) = self.held.pop_front() {
+            if matches!(message, Message::Piece { .. }) {
+                self.held.push_front(message);
+                break;
+            }
+            self.tap.spend(wire_len(&message));
+            self.outbox.push(&message);
+        }
+    }
+
+    async fn write_all(&mut self) -> Result<(), End> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
         while !self.outbox.is_empty() {
             match timeout(LINGER, self.write()).await {
                 Ok(written) => written?,
@@ -220,10 +288,19 @@ impl<'a, W: AsyncWrite + Unpin> Outward<'a, W> {
     /// One write to the socket. Safe to drop at any await: what was taken is noted.
     async fn write(&mut self) -> Result<(), End> {
         self.check_linger()?;
+        let Self { socket, outbox, tap, .. } = self;
         let taken = {
             let mut slices = no_slices();
-            let filled = self.outbox.slices(&mut slices);
-            self.socket.write_vectored(&slices[..filled]).await?
+            let filled = outbox.slices(&mut slices);
+            poll_fn(|cx| {
+                let polled = Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..filled]);
+                if polled.is_pending() {
+                    // Nobody shall wait for a peer that does not read.
+                    tap.give_up();
+                }
+                polled
+            })
+            .await?
         };
         if taken == 0 {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
@@ -244,5 +321,44 @@ impl<'a, W: AsyncWrite + Unpin> Outward<'a, W> {
     /// The payload since the last report, which is the caller's to send.
     fn report(&mut self) -> FromPeer {
         FromPeer::Sent { key: self.key, payload: mem::take(&mut self.sent) }
+    }
+}
+
+/// What answers a peer's requests, or tells whether they are answered: its order is kept.
+fn is_of_upload(message: &Message) -> bool {
+    match message {
+        Message::Piece { .. } | Message::Choke | Message::Unchoke | Message::Reject(_) => true,
+        Message::KeepAlive
+        | Message::Interested
+        | Message::NotInterested
+        | Message::Have(_)
+        | Message::Bitfield(_)
+        | Message::Request(_)
+        | Message::Cancel(_)
+        | Message::Port(_)
+        | Message::Suggest(_)
+        | Message::HaveAll
+        | Message::HaveNone
+        | Message::AllowedFast(_)
+        | Message::Extended { .. } => false,
+    }
+}
+
+/// Bytes of the message on the wire.
+fn wire_len(message: &Message) -> usize {
+    match message {
+        Message::Piece { data, .. } => PIECE_HEAD_LEN + data.len(),
+        Message::Bitfield(bits) => 5 + bits.len(),
+        Message::Extended { payload, .. } => 6 + payload.len(),
+        Message::KeepAlive => 4,
+        Message::Choke
+        | Message::Unchoke
+        | Message::Interested
+        | Message::NotInterested
+        | Message::HaveAll
+        | Message::HaveNone => 5,
+        Message::Port(_) => 7,
+        Message::Have(_) | Message::Suggest(_) | Message::AllowedFast(_) => 9,
+        Message::Request(_) | Message::Cancel(_) | Message::Reject(_) => 17,
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::message::FromPeer;
 use super::pool::Pool;
+use super::throttle::{Rates, Throttle};
 use crate::proto::announce::udp::Family;
 use crate::proto::units::{InfoHash, PeerId, PeerKey};
 
@@ -67,6 +68,8 @@ impl LocalAddrs {
 pub struct Network {
     pub(super) local: LocalAddrs,
     pub(super) pool: Pool,
+    pub(super) up: Throttle,
+    pub(super) down: Throttle,
     pub(super) half_open: Semaphore,
     connections: Semaphore,
     pub(super) shaking: Arc<Semaphore>,
@@ -80,12 +83,20 @@ impl Network {
         Self {
             local,
             pool: Pool::new(FREE_BLOCKS),
+            up: Throttle::default(),
+            down: Throttle::default(),
             half_open: Semaphore::new(HALF_OPEN),
             connections: Semaphore::new(CONNECTIONS),
             shaking: Arc::new(Semaphore::new(SHAKING)),
             doors: RwLock::default(),
             next_key: AtomicU64::new(0),
         }
+    }
+
+    /// The same with limits on what connections carry. Call it inside the runtime.
+    #[must_use]
+    pub fn limited(self, rates: Rates) -> Self {
+        Self { up: Throttle::new(rates.up), down: Throttle::new(rates.down), ..self }
     }
 
     /// Lets incoming connections through to the torrent; a second door of a torrent replaces its first.

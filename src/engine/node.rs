@@ -19,6 +19,7 @@ use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
 use super::network::{Door, LocalAddrs, Network};
 use super::resources::Resources;
 use super::store::lock::TorrentLock;
+use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
 use super::tracker::{self, Job};
 use super::workers::Workers;
@@ -42,6 +43,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Bytes of pieces in stores that may be evicted.
     pub store_bytes: u64,
+    /// Bytes a second over all connections.
+    pub rates: Rates,
 }
 
 /// Whether and where the process is to be reached.
@@ -114,7 +117,7 @@ impl Node {
             }
             Reach::At(_) | Reach::Anywhere | Reach::Offline => LocalAddrs::default(),
         };
-        let network = Arc::new(Network::new(local));
+        let network = Arc::new(Network::new(local).limited(limits.rates));
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
         let resources =
