@@ -10,6 +10,7 @@ pub mod create;
 pub mod daemon;
 pub mod exit;
 pub mod get;
+pub mod goals;
 pub mod info;
 pub mod log;
 pub mod mount;

@@ -48,11 +48,13 @@ pub enum Command {
     Unmount(unmount::Unmount),
     /// Download a torrent
     ///
-    /// Puts the torrent's files into DIR and returns when all of it is there and verified.
+    /// Puts the torrent's files into DIR and returns when all of it is there and verified; with --ratio or
+    /// --seed-time it uploads until then.
     Get(get::Get),
     /// Upload a torrent's data that is on disk
     ///
-    /// Verifies DATA, announces it to the torrent's trackers and serves peers until SIGINT or SIGTERM.
+    /// Verifies DATA, announces it to the torrent's trackers and serves peers until SIGINT, SIGTERM, or a goal
+    /// that --ratio or --seed-time sets.
     Seed(seed::Seed),
     /// Make a torrent of a file or a directory
     ///

@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use url::Url;
 
+use super::exit::UsageError;
+use super::goals::{GoalArgs, Goals, seed_on};
 use super::options::{DEFAULT_MEMORY, NetworkArgs};
 use super::progress::{Progress, Reporter};
 use super::settings::{self, Network};
 use super::source::Source;
 use super::start::{self, Endings};
-use crate::engine::handle::Status;
 use crate::engine::home::Home;
 use crate::engine::node::{Limits, Options};
 use crate::proto::config::Config;
@@ -36,6 +37,8 @@ pub struct Get {
     /// Upload nothing
     #[arg(long, help_heading = "Network")]
     no_upload: bool,
+    #[command(flatten)]
+    goals: GoalArgs,
 }
 
 /// What a download was asked for, every value checked.
@@ -53,6 +56,8 @@ pub struct GetSettings {
     pub upload: bool,
     /// Whom to talk to.
     pub network: Network,
+    /// How long to seed once all is here; not at all without any.
+    pub goals: Goals,
 }
 
 impl Get {
@@ -76,7 +81,12 @@ impl Get {
                 return Err(error).with_context(|| format!("{shown}: cannot download there"));
             }
         }
+        let goals = Goals::of(&self.goals)?;
+        if self.no_upload && goals.any() {
+            bail!(UsageError("--no-upload: contradicts --ratio and --seed-time".into()));
+        }
         Ok(GetSettings {
+            goals,
             cache_dir: settings::cache_dir(None)?,
             memory_bytes: settings::memory(&self.memory)?,
             network: Network::of(&self.network)?,
@@ -109,7 +119,7 @@ async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Re
     let mut status = handle.watch();
     let complete = loop {
         let now = status.borrow_and_update().clone();
-        reporter.tick(&figures(&now, total), Instant::now());
+        reporter.tick(&Progress::of(&now, total), Instant::now());
         if let Some(trouble) = now.trouble {
             node.stop().await;
             bail!("{name}: {trouble}; make room and run the same command again");
@@ -122,22 +132,20 @@ async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Re
             () = endings.wait() => break false,
         }
     };
+    let place = settings.dir.display();
+    let reached = if complete && settings.goals.any() {
+        reporter.note(&format!("complete in {place}; seeding on"));
+        seed_on(&handle, &settings.goals, &mut reporter, &mut endings).await
+    } else {
+        None
+    };
     endings.kill_on_next();
     node.stop().await;
     if !complete {
         reporter.finish("interrupted; run the same command again to go on");
         bail!("{name}: interrupted before all of it was there");
     }
-    reporter.finish(&format!("complete in {}", settings.dir.display()));
+    let why = reached.map_or_else(String::new, |goal| format!("; {goal}"));
+    reporter.finish(&format!("complete in {place}{why}"));
     Ok(())
-}
-
-fn figures(status: &Status, total: u64) -> Progress {
-    Progress {
-        done: status.have_bytes,
-        total,
-        down_rate: status.down_rate as u64,
-        up_rate: status.up_rate as u64,
-        peers: Some(status.peers.len()),
-    }
 }

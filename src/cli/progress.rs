@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::engine::check::Checked;
+use crate::engine::handle::Status;
 use crate::proto::geometry::Geometry;
 
 /// Time between two lines where there is no terminal.
@@ -31,6 +32,17 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// How a torrent of `total` bytes stands.
+    pub fn of(status: &Status, total: u64) -> Self {
+        Self {
+            done: status.have_bytes,
+            total,
+            down_rate: status.down_rate as u64,
+            up_rate: status.up_rate as u64,
+            peers: Some(status.peers.len()),
+        }
+    }
+
     /// Time until all is done at this rate.
     fn left(&self) -> Option<Duration> {
         let bytes = self.total.saturating_sub(self.done);

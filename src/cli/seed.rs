@@ -3,17 +3,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, bail};
 use url::Url;
 
+use super::goals::{GoalArgs, Goals, seed_on};
 use super::options::NetworkArgs;
-use super::progress::{Progress, Reporter, checking};
+use super::progress::{Reporter, checking};
 use super::settings::{self, Network};
 use super::source::Source;
 use super::start::{self, Endings};
-use crate::engine::handle::Handle;
 use crate::engine::home::Home;
 use crate::engine::node::{Limits, Options};
 use crate::proto::config::Config;
@@ -33,6 +32,8 @@ pub struct Seed {
     data: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    goals: GoalArgs,
 }
 
 /// What a seed was asked for, every value checked.
@@ -44,10 +45,12 @@ pub struct SeedSettings {
     pub data: PathBuf,
     /// Whom to talk to.
     pub network: Network,
+    /// When it is enough.
+    pub goals: Goals,
 }
 
 impl Seed {
-    /// Checks the data and uploads it until a signal ends it.
+    /// Checks the data and uploads it until a goal is reached or a signal comes.
     ///
     /// # Errors
     /// The data is not the torrent's, or no peer could ever reach us; the error says why.
@@ -63,13 +66,14 @@ impl Seed {
             .with_context(|| format!("{}: cannot seed from there", self.data.display()))?;
         Ok(SeedSettings {
             network: Network::of(&self.network)?,
+            goals: Goals::of(&self.goals)?,
             source: Source::parse(&self.torrent)?,
             data: settings::absolute("DATA", &self.data)?,
         })
     }
 }
 
-/// Checks the data, then serves until a signal comes.
+/// Checks the data, then serves until it is enough.
 async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
     let mut endings = Endings::listen()?;
     let limits =
@@ -97,29 +101,11 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
         eprintln!("btfs: {name}: only {here} of {pieces} pieces are right; seeding those");
     }
     println!("seeding {name} on port {}", node.port());
-    serve(&handle, &mut endings).await;
+    let mut reporter = Reporter::new(&name);
+    let reached = seed_on(&handle, &settings.goals, &mut reporter, &mut endings).await;
     endings.kill_on_next();
     node.stop().await;
+    reporter
+        .finish(&reached.map_or_else(|| "ended by a signal".to_owned(), |goal| goal.to_string()));
     Ok(())
-}
-
-async fn serve(handle: &Handle, endings: &mut Endings) {
-    let total = handle.metainfo().geometry.total();
-    let mut reporter = Reporter::new(&handle.metainfo().name);
-    let mut status = handle.watch();
-    loop {
-        let now = status.borrow_and_update().clone();
-        let figures = Progress {
-            done: now.have_bytes,
-            total,
-            down_rate: now.down_rate as u64,
-            up_rate: now.up_rate as u64,
-            peers: Some(now.peers.len()),
-        };
-        reporter.tick(&figures, Instant::now());
-        tokio::select! {
-            changed = status.changed() => if changed.is_err() { return },
-            () = endings.wait() => return,
-        }
-    }
 }
