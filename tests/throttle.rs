@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btfs::engine::connection;
+use btfs::engine::home::Home;
 use btfs::engine::message::{FromPeer, Hello};
 use btfs::engine::network::{Door, LocalAddrs, Network};
-use btfs::engine::node::{Home, Limits, Node, Options, Reach};
+use btfs::engine::node::{Limits, Node, Options, Reach};
 use btfs::engine::throttle::{Rates, Throttle};
 use btfs::proto::config::Config;
 use btfs::proto::units::{InfoHash, PeerId};
