@@ -247,7 +247,7 @@ fn each_peer_fills_a_piece_of_its_own() {
 }
 
 #[test]
-fn a_full_house_shares_pieces_and_opens_only_demanded_ones() {
+fn a_full_house_shares_pieces_and_begins_only_those_that_reads_wait_for() {
     let all = peer(1, "******");
     let open = |bytes| Picker::new(layout(6), marked("****  "), true, bytes, 1);
     let mut picker = Picker::new(layout(6), marked("      "), true, 2 * u64::from(PIECE), 1);
@@ -260,7 +260,11 @@ fn a_full_house_shares_pieces_and_opens_only_demanded_ones() {
     let mut picker = open(1 << 40);
     assert_eq!(picker.pick(all.view(), 1, false), []);
     picker.set_demands(layout(6).piece(4).map(|piece| Demand { piece, blocked: false }));
+    assert_eq!(picker.pick(all.view(), 1, false), [], "a window waits for memory");
+    picker.set_demands(layout(6).piece(4).map(|piece| Demand { piece, blocked: true }));
     assert_eq!(told(&picker.pick(all.view(), 1, false)), "4.0");
+    picker.set_demands(layout(6).piece(4).map(|piece| Demand { piece, blocked: false }));
+    assert_eq!(told(&picker.pick(all.view(), 1, false)), "4.1", "what is begun is finished");
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Picker {
     }
 
     /// Up to `count` blocks to ask of the peer now; each counts as requested. `room` says whether memory
-    /// allows another piece to be opened for fill.
+    /// allows another piece to be begun for which no read waits.
     pub fn pick(&mut self, view: View<'_>, count: usize, room: bool) -> Vec<BlockRef> {
         let mut picked = Vec::new();
         while picked.len() < count {
@@ -248,7 +248,7 @@ impl Picker {
         if share && let Some(block) = self.pick_fill(view, room) {
             return Some(block);
         }
-        self.pick_demanded(view, false)
+        self.pick_demanded(view, false, room)
             .or_else(|| self.pick_late(view))
             .or_else(|| if self.fill { self.pick_fill(view, room) } else { None })
             .or_else(|| self.pick_again(view))
@@ -256,10 +256,15 @@ impl Picker {
 
     /// A block that a reader waits for, to ask of the peer now: a missing one, or one that is late.
     pub fn pick_blocked(&mut self, view: View<'_>) -> Option<BlockRef> {
-        self.pick_demanded(view, true).or_else(|| self.pick_late(view))
+        self.pick_demanded(view, true, true).or_else(|| self.pick_late(view))
     }
 
-    fn pick_demanded(&mut self, view: View<'_>, only_blocked: bool) -> Option<BlockRef> {
+    fn pick_demanded(
+        &mut self,
+        view: View<'_>,
+        only_blocked: bool,
+        room: bool,
+    ) -> Option<BlockRef> {
         while let Some(demand) = self.demands.get(self.served) {
             if self.has_missing(demand.piece) {
                 break;
@@ -269,7 +274,11 @@ impl Picker {
         let mut ahead = self.demands.iter().skip(self.served);
         let demand = ahead.find(|demand| {
             let piece = demand.piece;
-            view.offers(piece) && self.has_missing(piece) && self.admits(piece, view)
+            let begun = self.partial.contains_key(&piece);
+            (demand.blocked || room || begun)
+                && view.offers(piece)
+                && self.has_missing(piece)
+                && self.admits(piece, view)
         })?;
         if only_blocked && !demand.blocked {
             return None;
