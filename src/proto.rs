@@ -19,6 +19,7 @@ pub mod names;
 pub mod partial;
 pub mod peer;
 pub mod picker;
+pub mod priority;
 pub mod rarity;
 pub mod rate;
 pub mod readahead;

@@ -267,7 +267,10 @@ impl Torrent {
                 debug!(url, count = addrs.len(), "peers from a tracker");
                 self.swarm.handle_candidates(addrs, false, now());
             }
-            TrackerEvent::ExternalIp(ip) => debug!(%ip, "a tracker sees us there"),
+            TrackerEvent::ExternalIp(ip) => {
+                debug!(%ip, "a tracker sees us there");
+                self.swarm.handle_seen_at(ip);
+            }
         }
     }
 

@@ -3,9 +3,12 @@
 //! Invariant: at most [`MAX_KNOWN`] addresses; a banned address is never handed out; an address is handed out
 //! once until its dial or connection has ended.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use super::priority::priority;
 
 /// Addresses that one torrent remembers.
 pub const MAX_KNOWN: usize = 1000;
@@ -32,22 +35,53 @@ struct Candidate {
     failures: u32,
     /// Named by the user: dialled first, and never given up.
     chosen: bool,
+    /// Of a connection between it and us (BEP 40).
+    priority: u32,
 }
 
 /// The addresses of one torrent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Candidates {
     known: BTreeMap<SocketAddr, Candidate>,
     banned: BTreeMap<SocketAddr, Instant>,
+    /// Where others see us, in each family.
+    ours: (SocketAddr, SocketAddr),
 }
 
 impl Candidates {
+    /// No addresses. Until somebody tells where he sees us, connections are ranked as if we were at an address
+    /// that `seed` draws, so that not all who do not know theirs dial the same peers.
+    pub fn new(listen_port: u16, seed: u64) -> Self {
+        let v4 = Ipv4Addr::from_bits((seed >> 32) as u32);
+        let v6 = Ipv6Addr::from_bits(u128::from(seed) << 64);
+        Self {
+            known: BTreeMap::new(),
+            banned: BTreeMap::new(),
+            ours: (
+                SocketAddr::new(v4.into(), listen_port),
+                SocketAddr::new(v6.into(), listen_port),
+            ),
+        }
+    }
+
+    /// Others see us there.
+    pub fn seen_at(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(_) => self.ours.0.set_ip(ip),
+            IpAddr::V6(_) => self.ours.1.set_ip(ip),
+        }
+        for (addr, candidate) in &mut self.known {
+            candidate.priority = rank(self.ours, *addr);
+        }
+    }
+
     /// Takes in an address. `chosen`: the user named it.
     pub fn add(&mut self, addr: SocketAddr, chosen: bool, now: Instant) {
         if !is_dialable(addr) || (self.known.len() >= MAX_KNOWN && !chosen) {
             return;
         }
-        let fresh = Candidate { standing: Standing::Waiting(now), failures: 0, chosen };
+        let priority = rank(self.ours, addr);
+        let fresh = Candidate { standing: Standing::Waiting(now), failures: 0, chosen, priority };
         self.known.entry(addr).or_insert(fresh).chosen |= chosen;
     }
 
@@ -61,7 +95,8 @@ impl Candidates {
         self.known.is_empty()
     }
 
-    /// The next address to dial, now busy: those that the user named first, then those that failed least.
+    /// The next address to dial, now busy: those that the user named first, then those that failed least, then by
+    /// priority.
     /// `seeding`: we have everything, so known seeds are left alone.
     pub fn next(&mut self, seeding: bool, now: Instant) -> Option<SocketAddr> {
         let banned = &self.banned;
@@ -73,11 +108,10 @@ impl Candidates {
             };
             due && banned.get(&culprit(**addr)).is_none_or(|until| *until <= now)
         };
-        let (addr, candidate) = self
-            .known
-            .iter_mut()
-            .filter(ready)
-            .min_by_key(|(_, candidate)| (!candidate.chosen, candidate.failures))?;
+        let (addr, candidate) =
+            self.known.iter_mut().filter(ready).min_by_key(|(_, candidate)| {
+                (!candidate.chosen, candidate.failures, Reverse(candidate.priority))
+            })?;
         candidate.standing = Standing::Busy;
         Some(*addr)
     }
@@ -137,6 +171,11 @@ impl Candidates {
     }
 }
 
+/// The priority of a connection to this address.
+fn rank((v4, v6): (SocketAddr, SocketAddr), addr: SocketAddr) -> u32 {
+    priority(v4, addr).or_else(|| priority(v6, addr)).unwrap_or(0)
+}
+
 /// Whether packets to the address could reach a peer at all.
 fn is_dialable(addr: SocketAddr) -> bool {
     let odd = match addr.ip() {
@@ -171,7 +210,7 @@ mod tests {
     #[test]
     fn an_address_is_dialled_once_and_then_waits_longer_each_time() {
         let start = Instant::now();
-        let mut candidates = Candidates::default();
+        let mut candidates = Candidates::new(6881, 1);
         candidates.add(addr(1), false, start);
         assert_eq!(candidates.next(false, start), Some(addr(1)));
         assert_eq!(candidates.next(false, start), None);
@@ -185,7 +224,7 @@ mod tests {
     #[test]
     fn the_users_choice_comes_first_and_a_banned_address_never() {
         let start = Instant::now();
-        let mut candidates = Candidates::default();
+        let mut candidates = Candidates::new(6881, 1);
         candidates.add(addr(1), false, start);
         candidates.add(addr(2), true, start);
         candidates.add(addr(3), false, start);
@@ -200,8 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn who_fails_less_comes_first_and_then_whom_the_pair_ranks_higher() {
+        let start = Instant::now();
+        let mut candidates = Candidates::new(6881, 1);
+        let ours = "123.213.32.10".parse().expect("an address");
+        let [low, high, failed] = ["123.213.32.234:1", "98.76.54.32:1", "98.76.54.33:1"]
+            .map(|text| text.parse().expect("an address"));
+        assert!(
+            priority(SocketAddr::new(ours, 6881), high)
+                > priority(SocketAddr::new(ours, 6881), low)
+        );
+        for addr in [failed, low, high] {
+            candidates.add(addr, false, start);
+        }
+        candidates.failed(failed, start);
+        candidates.seen_at(ours);
+        let later = start + FIRST_WAIT;
+        let order = [(); 3].map(|()| candidates.next(false, later));
+        assert_eq!(order, [Some(high), Some(low), Some(failed)]);
+    }
+
+    #[test]
     fn addresses_that_lead_nowhere_are_not_taken_in() {
-        let mut candidates = Candidates::default();
+        let mut candidates = Candidates::new(6881, 1);
         for odd in ["0.0.0.0:1", "10.0.0.1:0", "224.0.0.1:1", "[ff02::1]:1", "255.255.255.255:1"] {
             candidates.add(odd.parse().expect("an address"), false, Instant::now());
         }

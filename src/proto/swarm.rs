@@ -19,7 +19,7 @@ mod read;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -195,7 +195,7 @@ impl Swarm {
             readers: Readers::default(),
             assembly: Assembly::default(),
             blame: Blame::default(),
-            candidates: Candidates::default(),
+            candidates: Candidates::new(listen_port, seed),
             peers: BTreeMap::new(),
             in_hand: BTreeSet::new(),
             dialling: BTreeSet::new(),
@@ -240,6 +240,11 @@ impl Swarm {
         self.picker.availability(piece)
     }
 
+    /// Bytes of pieces under way, from their first block until their verdict.
+    pub fn assembling_bytes(&self) -> u64 {
+        self.assembly.bytes()
+    }
+
     /// Reads that wait.
     pub fn waiting_reads(&self) -> usize {
         self.readers.waiting()
@@ -276,6 +281,11 @@ impl Swarm {
             self.candidates.add(addr, chosen, now);
         }
         self.dial(now);
+    }
+
+    /// A tracker sees us there.
+    pub fn handle_seen_at(&mut self, ip: IpAddr) {
+        self.candidates.seen_at(ip.to_canonical());
     }
 
     /// A dial came to nothing.
