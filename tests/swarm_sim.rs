@@ -339,6 +339,31 @@ fn a_cancelled_read_is_forgotten() {
 }
 
 #[test]
+fn what_cancelled_reads_leave_behind_is_bounded() {
+    replay("what_cancelled_reads_leave", 2, |seed| {
+        let mut world = World::new(seed, 64 * MIB, 1 << 20);
+        let config = Config { open_bytes: 2 * MIB, ..quiet() };
+        let (source, leech) = (world.seed(home()), world.leech(home(), config));
+        world.introduce(leech, &[source]);
+        world.open(leech, 1);
+        world.run(seconds(1.0));
+        for place in 0..32 {
+            let at = place * 2 * MIB;
+            let ticket = world.read(leech, 1, at..at + 4096);
+            world.run(seconds(0.25));
+            world.command(leech, |swarm, now| swarm.cancel(ticket, now));
+            let under_way = world.of(leech).assembling_bytes();
+            assert!(under_way <= 5 * MIB / 2, "{under_way} bytes after {place} reads");
+        }
+        assert!(world.of(leech).totals().downloaded > 5 * MIB, "there was something to bound");
+        let ticket = world.read(leech, 1, 0..2 * MIB);
+        let answered = |world: &World| world.latency(ticket).is_some();
+        assert!(world.run_until(seconds(10.0), answered), "what was dropped comes again");
+        world.trace()
+    });
+}
+
+#[test]
 fn an_evicted_piece_comes_again_also_under_a_waiting_read() {
     replay("an_evicted_piece", 2, |seed| {
         let mut world = World::new(seed, 4 * MIB, 256 * 1024);

@@ -116,6 +116,11 @@ impl Partial {
         self.missing as usize == self.blocks.len()
     }
 
+    /// Whether no block is asked for.
+    pub fn is_idle(&self) -> bool {
+        (self.missing + self.received) as usize == self.blocks.len()
+    }
+
     /// State of the block with this number.
     pub fn block(&self, index: u32) -> Block {
         self.blocks[index as usize]

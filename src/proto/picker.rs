@@ -460,6 +460,14 @@ impl Picker {
         self.served = 0;
     }
 
+    /// What came of the piece is dropped, by no peer's fault: all of it is missing again.
+    pub fn dropped(&mut self, piece: PieceIndex) {
+        if self.partial.remove(&piece).is_some() {
+            self.rarity.insert(piece, &mut self.rng);
+            self.served = 0;
+        }
+    }
+
     /// The peer does not finish the failed pieces that it alone was to bring: what it brought of them is
     /// dropped, and all is asked anew of another. Returns these pieces.
     pub fn restart_exclusive(&mut self, key: PeerKey) -> Vec<PieceIndex> {

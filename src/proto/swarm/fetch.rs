@@ -149,6 +149,25 @@ impl Swarm {
             self.in_hand.insert(block.piece);
             self.jobs.push_back(Job::Verify { piece: block.piece, blocks });
         }
+        self.drop_leftovers();
+    }
+
+    /// What reads began that nobody waits for any more is kept for the next one, and finished by fill. Without
+    /// fill it would pile up: beyond the budget, what was begun longest ago goes.
+    fn drop_leftovers(&mut self) {
+        while !self.picker.is_filling()
+            && self.assembly.bytes() > self.config.open_bytes
+            && let Some(piece) = self.assembly.oldest(|piece| self.is_leftover(piece))
+        {
+            self.assembly.take(piece);
+            self.picker.dropped(piece);
+        }
+    }
+
+    fn is_leftover(&self, piece: PieceIndex) -> bool {
+        let partial = self.picker.partial(piece);
+        let resting = partial.is_none_or(|partial| partial.is_idle() && !partial.is_whole());
+        resting && !self.in_hand.contains(&piece) && !self.picker.is_demanded(piece)
     }
 
     /// The block is no longer needed, or not so soon. With BEP 6 the request stays open until it is rejected or answered.
@@ -178,7 +197,7 @@ impl Swarm {
     pub fn handle_unverified(&mut self, piece: PieceIndex, now: Instant) {
         self.in_hand.remove(&piece);
         self.assembly.take(piece);
-        self.picker.failed(piece);
+        self.picker.dropped(piece);
         self.wake_all();
         self.settle(now);
     }
