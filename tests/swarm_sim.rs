@@ -303,6 +303,23 @@ fn parts_that_together_are_whole_are_enough() {
 }
 
 #[test]
+fn peers_of_no_use_make_room_for_one_that_waits() {
+    replay("peers_of_no_use", 2, |seed| {
+        let nothing = Manners::Part(Bitfield::empty(64));
+        let config = Config { target_peers: 3, ..Config::default() };
+        let rude = [nothing.clone(), nothing, Manners::Chokes];
+        let (mut world, leech) = among(seed, 4 * MIB, &rude, config);
+        world.run(seconds(10.0));
+        assert_eq!(world.of(leech).peers().len(), 3);
+        let source = world.seed(home());
+        world.introduce(leech, &[source]);
+        assert!(world.run_until(seconds(120.0), |world| world.complete(leech)), "the seed is met");
+        assert!(world.completed_after(leech) >= seconds(60.0), "nobody goes before his time");
+        world.trace()
+    });
+}
+
+#[test]
 fn a_read_waits_for_a_source_and_is_answered_when_one_comes() {
     replay("a_read_waits", 2, |seed| {
         let mut world = World::new(seed, MIB, 64 * 1024);

@@ -39,6 +39,17 @@ struct Candidate {
     priority: u32,
 }
 
+impl Candidate {
+    /// Whether it may be dialled.
+    fn is_due(&self, seeding: bool, now: Instant) -> bool {
+        match self.standing {
+            Standing::Waiting(from) => from <= now,
+            Standing::Seed(from) => !seeding && from <= now,
+            Standing::Busy => false,
+        }
+    }
+}
+
 /// The addresses of one torrent.
 #[derive(Debug)]
 pub struct Candidates {
@@ -101,12 +112,8 @@ impl Candidates {
     pub fn next(&mut self, seeding: bool, now: Instant) -> Option<SocketAddr> {
         let banned = &self.banned;
         let ready = |(addr, candidate): &(&SocketAddr, &mut Candidate)| {
-            let due = match candidate.standing {
-                Standing::Waiting(from) => from <= now,
-                Standing::Seed(from) => !seeding && from <= now,
-                Standing::Busy => false,
-            };
-            due && banned.get(&culprit(**addr)).is_none_or(|until| *until <= now)
+            candidate.is_due(seeding, now)
+                && banned.get(&culprit(**addr)).is_none_or(|until| *until <= now)
         };
         let (addr, candidate) =
             self.known.iter_mut().filter(ready).min_by_key(|(_, candidate)| {
@@ -114,6 +121,18 @@ impl Candidates {
             })?;
         candidate.standing = Standing::Busy;
         Some(*addr)
+    }
+
+    /// Whether somebody could be dialled now who never failed.
+    pub fn has_fresh(&self, seeding: bool, now: Instant) -> bool {
+        self.known.iter().any(|(addr, candidate)| {
+            candidate.is_due(seeding, now) && candidate.failures == 0 && !self.is_banned(*addr, now)
+        })
+    }
+
+    /// Whether the user named this address.
+    pub fn is_chosen(&self, addr: SocketAddr) -> bool {
+        self.known.get(&addr).is_some_and(|candidate| candidate.chosen)
     }
 
     /// When the next address that waits may be dialled.

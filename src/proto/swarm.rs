@@ -16,6 +16,7 @@
 mod fetch;
 mod hear;
 mod read;
+mod renew;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -98,6 +99,9 @@ pub enum Parting {
     /// It said nothing for too long.
     #[error("the peer has been silent for too long")]
     Silent,
+    /// It gave nothing, and others wait to be met.
+    #[error("the peer is of no use, and others wait")]
+    Useless,
     /// Neither side can want anything of the other.
     #[error("both sides have everything")]
     BothSeeds,
@@ -176,6 +180,7 @@ pub struct Swarm {
     events: VecDeque<Event>,
     jobs: VecDeque<Job>,
     next_housekeeping: Instant,
+    next_renewal: Instant,
     asked_for_peers: Option<Instant>,
     rng: StdRng,
 }
@@ -205,6 +210,7 @@ impl Swarm {
             events: VecDeque::new(),
             jobs: VecDeque::new(),
             next_housekeeping: now,
+            next_renewal: now,
             asked_for_peers: None,
             rng: StdRng::seed_from_u64(seed ^ 0x7377_6172_6d00),
         }
@@ -388,6 +394,7 @@ impl Swarm {
         for key in quiet {
             self.say(key, Message::KeepAlive, now);
         }
+        self.renew(now);
         self.dial(now);
     }
 
@@ -465,8 +472,10 @@ impl Swarm {
         if self.peers.contains_key(&key) {
             self.events.push_back(Event::Close(key, parting));
             let contact = self.drop_peer(key, now);
-            if let (Some(addr), Parting::BothSeeds) = (contact, parting) {
-                self.candidates.has_all(addr, now);
+            match (contact, parting) {
+                (Some(addr), Parting::BothSeeds) => self.candidates.has_all(addr, now),
+                (Some(addr), Parting::Useless) => self.candidates.failed(addr, now),
+                _ => {}
             }
         }
     }
