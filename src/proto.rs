@@ -24,6 +24,7 @@ pub mod rarity;
 pub mod rate;
 pub mod readahead;
 pub mod registry;
+pub mod spread;
 pub mod swarm;
 pub mod tree;
 pub mod units;

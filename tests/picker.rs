@@ -1,6 +1,6 @@
 //! What the picker asks of a peer, as pictures and against a naive model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -18,6 +18,7 @@ struct Peer {
     key: PeerKey,
     pieces: Bitfield,
     refused: BTreeSet<PieceIndex>,
+    suggested: VecDeque<PieceIndex>,
     only: Option<BTreeSet<PieceIndex>>,
     /// Blocks that it may be asked for though others were.
     again: BTreeSet<BlockRef>,
@@ -29,6 +30,7 @@ impl Peer {
             key: self.key,
             pieces: &self.pieces,
             refused: &self.refused,
+            suggested: &self.suggested,
             only: self.only.as_ref(),
             again: &self.again,
         }
@@ -55,7 +57,14 @@ fn marked(marks: &str) -> Bitfield {
 
 fn peer(key: u64, has: &str) -> Peer {
     let pieces = marked(has);
-    Peer { key: PeerKey(key), pieces, refused: BTreeSet::new(), only: None, again: BTreeSet::new() }
+    Peer {
+        key: PeerKey(key),
+        pieces,
+        refused: BTreeSet::new(),
+        suggested: VecDeque::new(),
+        only: None,
+        again: BTreeSet::new(),
+    }
 }
 
 /// One character a piece. `have`: `*` here. `avail`: peers that have it, 0 to 9. `urgent`: `!` a read waits,
@@ -92,6 +101,7 @@ fn begin(picker: &mut Picker, geometry: &Geometry, piece: PieceIndex, bits: u32)
         key: PeerKey(u64::MAX),
         pieces: Bitfield::full(geometry.piece_count()),
         refused: BTreeSet::new(),
+        suggested: VecDeque::new(),
         only: Some(BTreeSet::from([piece])),
         again: BTreeSet::new(),
     };
@@ -325,6 +335,19 @@ fn a_late_block_of_a_waiting_read_goes_before_fill() {
     picker.mark_late(late, 9);
     let idle = Peer { again: every_block(7), ..peer(2, "*******") };
     check(&mut picker, &idle, 2, "4.1 5.0");
+}
+
+#[test]
+fn fill_takes_what_the_peer_suggests_first_but_no_reader_waits_for_it() {
+    let piece = |raw| layout(7).piece(raw).expect("of seven");
+    let suggesting = |key| Peer {
+        suggested: VecDeque::from([piece(0), piece(6), piece(4)]),
+        ..peer(key, "*******")
+    };
+    let mut picker = scene("****   ", "0000312", "       ", "       ");
+    check(&mut picker, &suggesting(1), 8, "6.0 6.1 6.2 6.3 4.0 4.1 4.2 4.3");
+    let mut picker = scene("****   ", "0000312", "     ! ", "       ");
+    check(&mut picker, &suggesting(1), 5, "5.0 5.1 5.2 5.3 6.0");
 }
 
 #[test]

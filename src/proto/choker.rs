@@ -2,7 +2,8 @@
 //!
 //! Every [`ROUND`] the peers that gave most get the regular slots; as a seed, those that wait longest, each for
 //! at least [`SEED_TURN`]. Every [`OPTIMISTIC_TURN`] one more is drawn at random, newcomers three times as
-//! likely. Between rounds a free slot goes to the first interested peer, so that nobody waits for a clock.
+//! likely. Who takes and gives nothing has no chance but that one. Between rounds a free slot goes to the first
+//! interested peer, so that nobody waits for a clock; while upload stays unused, there are more slots.
 //!
 //! Not here: the rates ([`crate::proto::peer`]); what an unchoked peer may ask ([`crate::proto::upload`]).
 
@@ -15,11 +16,20 @@ use super::units::PeerKey;
 /// Time between two rounds.
 pub const ROUND: Duration = Duration::from_secs(10);
 
+/// Time before the first one: who came too late for a slot must not wait long in a fresh swarm.
+pub const FIRST_ROUND: Duration = Duration::from_secs(2);
+
 /// Time that the optimistic slot stays with one peer.
 pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
 
 /// Least time that a seed serves a peer, so that it gets whole pieces.
 pub const SEED_TURN: Duration = Duration::from_secs(60);
+
+/// Time that upload must stay unused before there is one slot more.
+const UNUSED: Duration = Duration::from_secs(1);
+
+/// Slots that may be added.
+const MOST_ADDED: usize = 46;
 
 /// Age below which a peer is a newcomer.
 const NEWCOMER: Duration = Duration::from_secs(60);
@@ -33,6 +43,8 @@ pub struct Standing {
     pub interested: bool,
     /// Whether it left us waiting for blocks.
     pub snubbed: bool,
+    /// Whether it has taken much and given next to nothing.
+    pub rides_free: bool,
     /// Worth of what it gave: bytes per second, weighted by response time and delay.
     pub score: f64,
     /// When it connected.
@@ -46,16 +58,33 @@ pub struct Standing {
 /// Keeps the rounds.
 #[derive(Debug)]
 pub struct Choker {
+    /// Regular slots when upload is used to the full.
+    least: usize,
     slots: usize,
+    /// Since when upload is unused, as far as seen.
+    unused: Option<Instant>,
+    /// Whether it was at some time since the last round.
+    was_unused: bool,
     next_round: Instant,
     optimistic: Option<PeerKey>,
     next_optimistic: Instant,
+    /// Whether there was somebody to draw, if only free riders.
+    blank: bool,
 }
 
 impl Choker {
     /// A choker with so many regular slots, none given.
     pub fn new(slots: usize, now: Instant) -> Self {
-        Self { slots, next_round: now + ROUND, optimistic: None, next_optimistic: now }
+        Self {
+            least: slots,
+            slots,
+            unused: None,
+            was_unused: false,
+            next_round: now + FIRST_ROUND,
+            optimistic: None,
+            next_optimistic: now,
+            blank: false,
+        }
     }
 
     /// When the next round is due.
@@ -68,6 +97,25 @@ impl Choker {
         unchoked < self.slots + 1
     }
 
+    /// Who has the optimistic slot, whatever it gives.
+    pub fn optimistic(&self) -> Option<PeerKey> {
+        self.optimistic
+    }
+
+    /// Takes in whether those who are served have to wait for our line. While they do not, slots are added; each
+    /// round in which they always did takes one away again.
+    pub fn observe(&mut self, busy: bool, now: Instant) {
+        if busy {
+            self.unused = None;
+            return;
+        }
+        self.was_unused = true;
+        if now.saturating_duration_since(*self.unused.get_or_insert(now)) >= UNUSED {
+            self.unused = Some(now);
+            self.slots = (self.slots + 1).min(self.least + MOST_ADDED);
+        }
+    }
+
     /// Whom to have unchoked from `now` on; everyone else is choked. Call when [`Self::poll_timeout`] has passed.
     pub fn round(
         &mut self,
@@ -77,15 +125,18 @@ impl Choker {
         rng: &mut impl Rng,
     ) -> Vec<PeerKey> {
         self.next_round = now + ROUND;
+        if !std::mem::take(&mut self.was_unused) {
+            self.slots = self.least.max(self.slots.saturating_sub(1));
+        }
         let mut wanting: Vec<_> = peers.iter().filter(|peer| peer.interested).copied().collect();
         if seeding {
             wanting.sort_by_key(|peer| seed_rank(peer, now));
         } else {
-            wanting.retain(|peer| !peer.snubbed);
+            wanting.retain(|peer| !peer.snubbed && !peer.rides_free);
             wanting.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
         }
         let mut chosen: Vec<_> = wanting.iter().take(self.slots).map(|peer| peer.key).collect();
-        chosen.extend(self.draw_optimistic(peers, &chosen, now, rng));
+        chosen.extend(self.draw_optimistic(peers, &chosen, seeding, now, rng));
         chosen
     }
 
@@ -93,13 +144,16 @@ impl Choker {
         &mut self,
         peers: &[Standing],
         chosen: &[PeerKey],
+        seeding: bool,
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<PeerKey> {
         let may = |peer: &&Standing| peer.interested && !chosen.contains(&peer.key);
         let keeps =
             self.optimistic.filter(|key| peers.iter().filter(may).any(|peer| peer.key == *key));
-        if keeps.is_some() && now < self.next_optimistic {
+        if now < self.next_optimistic
+            && (keeps.is_some() || self.optimistic.is_none() && self.blank)
+        {
             return keeps;
         }
         let tickets: Vec<_> = peers
@@ -107,12 +161,16 @@ impl Choker {
             .filter(may)
             .flat_map(|peer| {
                 let newcomer = now.saturating_duration_since(peer.since) < NEWCOMER;
-                std::iter::repeat_n(peer.key, if newcomer { 3 } else { 1 })
+                // Where all others are served anyway, who rides free would win each draw: two blanks for each.
+                let blanks = if peer.rides_free && !seeding { 2 } else { 0 };
+                let wins = if newcomer && blanks == 0 { 3 } else { 1 };
+                std::iter::repeat_n(Some(peer.key), wins).chain(std::iter::repeat_n(None, blanks))
             })
             .collect();
         self.next_optimistic = now + OPTIMISTIC_TURN;
+        self.blank = !tickets.is_empty();
         self.optimistic =
-            (!tickets.is_empty()).then(|| tickets[rng.random_range(0..tickets.len())]);
+            (!tickets.is_empty()).then(|| tickets[rng.random_range(0..tickets.len())]).flatten();
         self.optimistic
     }
 }
@@ -136,6 +194,7 @@ mod tests {
             key: PeerKey(key),
             interested: true,
             snubbed: false,
+            rides_free: false,
             score,
             since: start,
             unchoked: None,
@@ -149,10 +208,30 @@ mod tests {
         let mut peers: Vec<_> = (1..=8).map(|key| peer(key, key as f64, start)).collect();
         peers[7].snubbed = true;
         peers[6].interested = false;
+        peers[5].rides_free = true;
         let mut choker = Choker::new(3, start);
         let chosen = choker.round(&peers, false, start, &mut StdRng::seed_from_u64(1));
-        assert_eq!(chosen[..3], [PeerKey(6), PeerKey(5), PeerKey(4)]);
+        assert_eq!(chosen[..3], [PeerKey(5), PeerKey(4), PeerKey(3)]);
         assert!(chosen.len() == 4 && chosen[3] != PeerKey(7), "{chosen:?}");
+    }
+
+    #[test]
+    fn unused_upload_adds_slots_and_a_busy_round_takes_one() {
+        let start = Instant::now();
+        let mut rng = StdRng::seed_from_u64(1);
+        let peers: Vec<_> = (1..=9).map(|key| peer(key, 0.0, start)).collect();
+        let mut choker = Choker::new(2, start);
+        let seconds = Duration::from_secs;
+        (0..=2).for_each(|at| choker.observe(false, start + seconds(at)));
+        let mut served = |choker: &mut Choker| choker.round(&peers, false, start, &mut rng).len();
+        assert_eq!(served(&mut choker), 2 + 2 + 1);
+        choker.observe(true, start + seconds(3));
+        choker.observe(false, start + seconds(4));
+        assert_eq!(served(&mut choker), 2 + 2 + 1, "it was unused for a moment");
+        choker.observe(true, start + seconds(5));
+        assert_eq!(served(&mut choker), 2 + 1 + 1);
+        assert_eq!(served(&mut choker), 2 + 1);
+        assert_eq!(served(&mut choker), 2 + 1, "never below the least");
     }
 
     #[test]

@@ -54,6 +54,13 @@ const FIRST_REJECT: Duration = Duration::from_millis(500);
 /// Longest silence of a peer that was asked, before it is snubbed: while somebody reads, and otherwise.
 const SNUB: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(20));
 
+/// Bytes that a peer gets before it must give any to keep a regular slot.
+const FREE_RIDE: u64 = 1 << 20;
+
+/// Of so many bytes that a peer takes, it must give one to keep a regular slot: a home line gives far less than it
+/// takes.
+const FREE_RATIO: u64 = 32;
+
 /// A block that the peer was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Outstanding {
@@ -133,6 +140,8 @@ pub struct Peer {
     pub peer_interested: bool,
     /// Pieces that it gives even while it chokes us (BEP 6).
     pub allowed_fast: BTreeSet<PieceIndex>,
+    /// Pieces that it would have us take first (BEP 6), oldest first.
+    pub suggested: VecDeque<PieceIndex>,
     /// Pieces that it rejected although it serves us; not asked for again for a while.
     pub refused: BTreeSet<PieceIndex>,
     /// When it last rejected one.
@@ -197,6 +206,7 @@ impl Peer {
             peer_choking: true,
             peer_interested: false,
             allowed_fast: BTreeSet::new(),
+            suggested: VecDeque::new(),
             refused: BTreeSet::new(),
             refused_at: now,
             rejects: 0,
@@ -437,6 +447,11 @@ impl Peer {
         let on_their_way = (self.rtt().as_secs_f64() / each).ceil() as usize;
         let waiting = self.outstanding.iter().filter(|asked| !asked.cancelled);
         waiting.skip(on_their_way).map(|asked| asked.block).collect()
+    }
+
+    /// Whether it has taken much from us and given next to nothing.
+    pub fn rides_free(&self) -> bool {
+        self.uploaded > FREE_RIDE.max(self.downloaded.saturating_mul(FREE_RATIO))
     }
 
     /// Worth of what the peer gives, for the choker: its rate, less for a slow answer and for silence.

@@ -1,7 +1,8 @@
 //! Which blocks next, from one peer's view.
 //!
 //! Three queues, in this order: the demands of readers that wait, the windows of readers that will want
-//! more, and fill. Fill takes random pieces until it has [`RANDOM_FIRST`], then the rarest; when every
+//! more, and fill. Fill takes what the peer suggests; else random pieces until it has [`RANDOM_FIRST`], then the
+//! rarest. When every
 //! piece is under way, blocks are asked of a second peer (end-game).
 //!
 //! Invariant: a piece is had, under way (`partial`), or listed in `rarity`; exactly one of them. No block is
@@ -11,7 +12,7 @@
 //! want ([`crate::proto::readahead`]).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -52,6 +53,8 @@ pub struct View<'a> {
     pub refused: &'a BTreeSet<PieceIndex>,
     /// While it chokes us: the pieces that it gives all the same (BEP 6).
     pub only: Option<&'a BTreeSet<PieceIndex>>,
+    /// Pieces that it would have us take first (BEP 6), oldest first.
+    pub suggested: &'a VecDeque<PieceIndex>,
     /// Blocks asked of others that it would bring sooner; asked of it too in end-game.
     pub again: &'a BTreeSet<BlockRef>,
 }
@@ -319,6 +322,10 @@ impl Picker {
             let listed =
                 |piece: &PieceIndex| !self.have.has(*piece) && !self.partial.contains_key(piece);
             return only.iter().copied().find(|piece| view.offers(*piece) && listed(piece));
+        }
+        let fresh = |piece: &&PieceIndex| view.offers(**piece) && self.rarity.lists(**piece);
+        if let Some(&piece) = view.suggested.iter().find(fresh) {
+            return Some(piece);
         }
         let mut offered = Cow::Borrowed(view.pieces);
         for &piece in view.refused.iter().filter(|piece| view.pieces.has(**piece)) {

@@ -38,6 +38,11 @@ impl Rarity {
         self.count[piece.slot()]
     }
 
+    /// Whether the piece is listed.
+    pub fn lists(&self, piece: PieceIndex) -> bool {
+        self.place[piece.slot()] != ABSENT
+    }
+
     /// Pieces listed.
     pub fn len(&self) -> usize {
         self.order.len()

@@ -37,6 +37,7 @@ use super::geometry::{Geometry, Span};
 use super::peer::Peer;
 use super::picker::Picker;
 use super::readahead::Readers;
+use super::spread::Spread;
 use super::units::{PeerId, PeerKey, PieceIndex, Ticket};
 use super::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
 use super::wire::message::{Handshake, Message};
@@ -168,6 +169,7 @@ pub struct Swarm {
     assembly: Assembly,
     blame: Blame,
     choker: Choker,
+    spread: Spread,
     candidates: Candidates,
     peers: BTreeMap<PeerKey, Peer>,
     /// Pieces that are being verified or stored, and take memory until then.
@@ -192,6 +194,7 @@ impl Swarm {
         let picker = Picker::new(geometry.clone(), have, config.fill, config.open_bytes, seed);
         Self {
             choker: Choker::new(config.upload_slots, now),
+            spread: Spread::new((seed >> 7) as u32, &geometry),
             config,
             geometry,
             peer_id,
@@ -361,6 +364,7 @@ impl Swarm {
         let blocked = self.picker.is_blocked();
         self.next_housekeeping = now + if blocked { HOUSEKEEPING_BLOCKED } else { HOUSEKEEPING };
         self.snub_silent(now);
+        self.use_line(now);
         for peer in self.peers.values_mut() {
             if peer.forgive(now) {
                 self.idle.insert(peer.key);
@@ -489,6 +493,7 @@ impl Swarm {
         self.drop_exclusive(key);
         self.picker.disown(key);
         self.picker.peer_left(&peer.pieces);
+        self.spread.forget(key);
         let addr = peer.contact();
         if peer.downloaded + peer.uploaded > 0 {
             self.candidates.ended(addr, now);

@@ -98,6 +98,11 @@ impl UploadQueue {
         self.unsent = self.unsent.saturating_sub(bytes);
     }
 
+    /// Whether requests wait for the line to take what was loaded before.
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.loading.is_empty()

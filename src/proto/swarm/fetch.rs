@@ -243,15 +243,15 @@ impl Swarm {
         self.wake_all();
     }
 
-    /// Tells the peers that lack the piece that we have it, and those that it was interesting for that it no
-    /// longer is.
+    /// Tells every peer that we have the piece, seeds too, that they may spread others (BEP 16 needs it as well); and
+    /// those that it was interesting for that it no longer is.
     fn announce(&mut self, piece: PieceIndex, now: Instant) {
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
             let Some(peer) = self.peers.get(&key) else { continue };
-            if !peer.pieces.has(piece) {
-                self.say(key, Message::Have(piece.raw()), now);
-            } else {
+            let judged = peer.pieces.has(piece);
+            self.say(key, Message::Have(piece.raw()), now);
+            if judged {
                 self.judge(key, now);
             }
         }
@@ -334,6 +334,7 @@ fn view<'a>(peer: &'a Peer, again: &'a BTreeSet<BlockRef>) -> View<'a> {
         key: peer.key,
         pieces: &peer.pieces,
         refused: &peer.refused,
+        suggested: &peer.suggested,
         only: peer.peer_choking.then_some(&peer.allowed_fast),
         again,
     }

@@ -16,6 +16,9 @@ use crate::proto::wire::message::{Message, Request};
 /// Why a message ends the connection.
 type Violation = &'static str;
 
+/// Suggested pieces of one peer that are kept; the oldest make room.
+const MAX_SUGGESTED: usize = 64;
+
 /// Allowed-fast pieces that one peer may name.
 const MAX_ALLOWED_FAST: usize = 64;
 
@@ -36,7 +39,8 @@ impl Swarm {
 
     fn hear(&mut self, key: PeerKey, message: Message, now: Instant) -> Result<(), Violation> {
         match message {
-            Message::KeepAlive | Message::Port(_) | Message::Suggest(_) => Ok(()),
+            Message::KeepAlive | Message::Port(_) => Ok(()),
+            Message::Suggest(raw) => self.hear_suggest(key, raw),
             Message::Choke => self.hear_choke(key),
             Message::Unchoke => self.hear_unchoke(key),
             Message::Interested => self.hear_interested(key, now),
@@ -90,11 +94,13 @@ impl Swarm {
         }
         self.picker.peer_gained(&peer.pieces, piece);
         peer.pieces.insert(piece);
+        self.spread.is_out(piece);
         peer.refused.remove(&piece);
         if !self.picker.have().has(piece) {
             self.idle.insert(key);
         }
         self.judge(key, now);
+        self.spread_out(now);
         Ok(())
     }
 
@@ -122,6 +128,19 @@ impl Swarm {
         self.picker.peer_came(&peer.pieces);
         self.idle.insert(key);
         self.judge(key, now);
+        Ok(())
+    }
+
+    fn hear_suggest(&mut self, key: PeerKey, raw: u32) -> Result<(), Violation> {
+        let Some(piece) = self.geometry.piece(raw) else { return self.odd(key) };
+        let have = self.picker.have();
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        peer.suggested.retain(|known| *known != piece && !have.has(*known));
+        if peer.suggested.len() >= MAX_SUGGESTED {
+            peer.suggested.pop_front();
+        }
+        peer.suggested.push_back(piece);
+        self.idle.insert(key);
         Ok(())
     }
 

@@ -7,11 +7,21 @@ use bytes::Bytes;
 use super::{Job, Swarm};
 use crate::proto::choker::Standing;
 use crate::proto::geometry::Span;
+use crate::proto::peer::Peer;
 use crate::proto::units::PeerKey;
 use crate::proto::upload::Queued;
 use crate::proto::wire::message::{Message, Request};
 
 type Violation = &'static str;
+
+/// Pieces that a seed points each peer at, at least: one to fetch, one to go on with.
+const LEAST_SPREAD: usize = 4;
+
+/// Time that the pieces beyond those last at the peer's rate: more than it asks for ahead.
+const SPREAD_SECONDS: f64 = 2.0;
+
+/// Pieces that a seed points one peer at, at most.
+const MOST_SPREAD: usize = 32;
 
 impl Swarm {
     /// The choker's round: everyone that it chose is unchoked, everyone else choked.
@@ -23,6 +33,7 @@ impl Swarm {
                 key: peer.key,
                 interested: peer.peer_interested && self.config.upload,
                 snubbed: peer.snubbed,
+                rides_free: peer.rides_free(),
                 score: peer.score(now),
                 since: peer.since,
                 unchoked: (!peer.am_choking).then_some(peer.choke_changed),
@@ -39,12 +50,63 @@ impl Swarm {
         }
     }
 
+    /// Looks whether our line is used, and gives free slots to those that have waited longest.
+    pub(super) fn use_line(&mut self, now: Instant) {
+        let served = || self.peers.values().filter(|peer| !peer.am_choking && peer.peer_interested);
+        let waiting = served().filter(|peer| peer.upload.is_waiting()).count();
+        let busy = 2 * waiting > served().count();
+        self.choker.observe(busy, now);
+        self.choke_riders(now);
+        self.fill_slots(now);
+    }
+
+    /// Who has taken its credit and given nothing loses its slot at once: a round is long on a fast line.
+    fn choke_riders(&mut self, now: Instant) {
+        if self.have().is_full() {
+            return;
+        }
+        let optimistic = self.choker.optimistic();
+        let rides =
+            |peer: &&Peer| !peer.am_choking && peer.rides_free() && Some(peer.key) != optimistic;
+        let keys: Vec<_> = self.peers.values().filter(rides).map(|peer| peer.key).collect();
+        for key in keys {
+            self.set_choking(key, true, now);
+        }
+    }
+
+    fn fill_slots(&mut self, now: Instant) {
+        if !self.config.upload {
+            return;
+        }
+        let wanting = || self.peers.values().filter(|peer| peer.peer_interested);
+        let served = wanting().filter(|peer| !peer.am_choking).count();
+        let seeding = self.have().is_full();
+        let fair = |peer: &&Peer| seeding || (!peer.snubbed && !peer.rides_free());
+        let mut waiting: Vec<_> = wanting()
+            .filter(|peer| peer.am_choking)
+            .filter(fair)
+            .map(|peer| (peer.choke_changed, peer.key))
+            .collect();
+        waiting.sort_unstable();
+        for (serving, (_, key)) in (served..).zip(waiting) {
+            if !self.choker.has_room(serving) {
+                return;
+            }
+            self.set_choking(key, false, now);
+        }
+    }
+
     fn set_choking(&mut self, key: PeerKey, choking: bool, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.am_choking = choking;
         peer.choke_changed = now;
         let dropped = if choking { peer.upload.clear() } else { Vec::new() };
         let fast = peer.fast;
+        if choking {
+            self.spread.forget(key);
+        } else {
+            self.spread_to(key, now);
+        }
         self.say(key, if choking { Message::Choke } else { Message::Unchoke }, now);
         if fast {
             for span in dropped {
@@ -53,14 +115,40 @@ impl Swarm {
         }
     }
 
-    pub(super) fn hear_interested(&mut self, key: PeerKey, now: Instant) -> Result<(), Violation> {
-        let serving = self.peers.values().filter(|peer| !peer.am_choking).count();
-        let room = self.config.upload && self.choker.has_room(serving);
-        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        peer.peer_interested = true;
-        if peer.am_choking && room {
-            self.set_choking(key, false, now);
+    /// As a seed: points every peer that is served at pieces that nobody has yet.
+    pub(super) fn spread_out(&mut self, now: Instant) {
+        if !self.have().is_full() {
+            return;
         }
+        let served = self.peers.values().filter(|peer| !peer.am_choking && peer.peer_interested);
+        let keys: Vec<_> = served.map(|peer| peer.key).collect();
+        for key in keys {
+            self.spread_to(key, now);
+        }
+    }
+
+    /// So many pieces ahead that the peer always finds one to begin when it has asked for all of another.
+    fn spread_to(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get(&key).filter(|peer| peer.fast) else { return };
+        if !self.picker.have().is_full() {
+            return;
+        }
+        let piece_len = f64::from(self.geometry.nominal_piece_len());
+        let ahead = (peer.up.per_second(now) * SPREAD_SECONDS / piece_len) as usize;
+        let ahead = (LEAST_SPREAD + ahead).min(MOST_SPREAD);
+        while self.spread.pending(key) < ahead {
+            let picker = &self.picker;
+            let out = |piece| picker.availability(piece) > 0;
+            let Some(piece) = self.spread.point(key, &self.geometry, out) else { return };
+            self.say(key, Message::Suggest(piece.raw()), now);
+        }
+    }
+
+    pub(super) fn hear_interested(&mut self, key: PeerKey, now: Instant) -> Result<(), Violation> {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.peer_interested = true;
+        }
+        self.fill_slots(now);
         Ok(())
     }
 

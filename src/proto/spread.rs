@@ -1,0 +1,116 @@
+//! A first seed's care that each piece goes out once before any goes out twice.
+//!
+//! Leeches cannot see what others ask of a seed, so they ask for the same pieces at the same time, and while the
+//! only uplink that has new pieces sends old ones, all others run dry. BEP 16 hides pieces to prevent that; here
+//! nothing is hidden: each peer is pointed (Suggest, BEP 6) at pieces that nobody has and nobody else was pointed
+//! at. A reader's demand still goes before any suggestion.
+//!
+//! Invariant: no piece is pointed out to two peers at once.
+//!
+//! Not here: what a leech makes of a suggestion ([`crate::proto::picker`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::geometry::Geometry;
+use super::units::{PeerKey, PieceIndex};
+
+/// Which peer is to get which piece first.
+#[derive(Debug)]
+pub struct Spread {
+    /// The next piece to point out, as a number.
+    cursor: u32,
+    /// Pieces before the walk has been once around.
+    left: u32,
+    /// Pieces whose peer went away without them.
+    returned: BTreeSet<PieceIndex>,
+    pointed: BTreeMap<PeerKey, BTreeSet<PieceIndex>>,
+}
+
+impl Spread {
+    /// Begins at this piece: seeds that begin elsewhere spread other pieces.
+    pub fn new(first: u32, geometry: &Geometry) -> Self {
+        let count = geometry.piece_count();
+        Self {
+            cursor: first % count,
+            left: count,
+            returned: BTreeSet::new(),
+            pointed: BTreeMap::new(),
+        }
+    }
+
+    /// Pieces that the peer was pointed at and that nobody has yet.
+    pub fn pending(&self, key: PeerKey) -> usize {
+        self.pointed.get(&key).map_or(0, BTreeSet::len)
+    }
+
+    /// One more piece to point out to the peer; `None` when each is out or on its way. `is_out`: somebody has it.
+    pub fn point(
+        &mut self,
+        key: PeerKey,
+        geometry: &Geometry,
+        is_out: impl Fn(PieceIndex) -> bool,
+    ) -> Option<PieceIndex> {
+        let piece = self.returned(&is_out).or_else(|| self.walk(geometry, is_out))?;
+        self.pointed.entry(key).or_default().insert(piece);
+        Some(piece)
+    }
+
+    fn returned(&mut self, is_out: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        while let Some(piece) = self.returned.pop_first() {
+            if !is_out(piece) {
+                return Some(piece);
+            }
+        }
+        None
+    }
+
+    fn walk(
+        &mut self,
+        geometry: &Geometry,
+        is_out: impl Fn(PieceIndex) -> bool,
+    ) -> Option<PieceIndex> {
+        while self.left > 0 {
+            let piece = geometry.piece(self.cursor)?;
+            self.cursor = (self.cursor + 1) % geometry.piece_count();
+            self.left -= 1;
+            if !is_out(piece) {
+                return Some(piece);
+            }
+        }
+        None
+    }
+
+    /// Somebody has the piece.
+    pub fn is_out(&mut self, piece: PieceIndex) {
+        for pieces in self.pointed.values_mut() {
+            pieces.remove(&piece);
+        }
+    }
+
+    /// The peer is gone, or no longer served: others are pointed at what it did not get.
+    pub fn forget(&mut self, key: PeerKey) {
+        self.returned.extend(self.pointed.remove(&key).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_piece_is_pointed_out_once_and_again_when_its_peer_left() {
+        let geometry = Geometry::new(6 * 16_384, 16_384).expect("legal");
+        let mut spread = Spread::new(4, &geometry);
+        let out = |piece: PieceIndex| piece.raw() == 5;
+        let (one, two) = (PeerKey(1), PeerKey(2));
+        let mut point = |key| spread.point(key, &geometry, out).map(PieceIndex::raw);
+        let walked: Vec<_> = [one, two, one, two, one, two].map(&mut point).to_vec();
+        assert_eq!(walked, [Some(4), Some(0), Some(1), Some(2), Some(3), None]);
+        assert_eq!((spread.pending(one), spread.pending(two)), (3, 2));
+        spread.is_out(geometry.piece(4).expect("a piece"));
+        assert_eq!(spread.pending(one), 2);
+        spread.forget(one);
+        assert_eq!(spread.point(two, &geometry, |p| p.raw() == 1).map(PieceIndex::raw), Some(3));
+        assert_eq!(spread.point(two, &geometry, |p| p.raw() == 1), None);
+    }
+}
