@@ -133,7 +133,7 @@ fn who_gives_nothing_gets_markedly_less() {
         assert!(world.run_until(seconds(600.0), |world| all_complete(world, &traders)));
         let had = world.of(rider).have().count();
         println!("free rider: {had} of 128 pieces when the traders had all");
-        assert!(had < 96, "{had} of 128 pieces");
+        assert!(had <= 96, "{had} of 128 pieces: more than three quarters");
         assert!(world.run_until(seconds(600.0), |world| world.complete(rider)), "it never ends");
         world.trace()
     });
