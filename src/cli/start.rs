@@ -36,8 +36,7 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 /// When it cannot be read or is no torrent.
 pub fn metainfo(source: &Source) -> anyhow::Result<Arc<Metainfo>> {
     let bytes = source.read()?;
-    let parsed =
-        Metainfo::parse(&bytes).with_context(|| format!("{}: not a torrent", source.shown()))?;
+    let parsed = Metainfo::parse(&bytes).with_context(|| source.shown())?;
     Ok(Arc::new(parsed))
 }
 
