@@ -8,9 +8,10 @@ use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
 use btfs::proto::swarm::Parting;
 use btfs::proto::units::ReaderId;
+use support::line::Line;
 use support::replay::replay;
 use support::script::Manners;
-use support::sim::{Line, NodeId, World, address};
+use support::sim::{NodeId, World, address};
 
 const MB: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -459,7 +460,7 @@ fn a_peer_that_reads_slowly_holds_little() {
         let leech = world.leech(home(), Config::default());
         world.introduce(leech, &[source]);
         world.run(seconds(20.0));
-        let held = world.node(source).longest_queue;
+        let held = world.node(source).longest_queue();
         assert!(0 < held && held <= 128 * 1024, "{held}");
         world.trace()
     });

@@ -242,7 +242,6 @@ impl Picker {
             self.picks += 1;
             picked.push(block);
         }
-        debug_assert_eq!(self.invariants(), Ok(()));
         picked
     }
 

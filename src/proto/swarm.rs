@@ -400,6 +400,8 @@ impl Swarm {
         }
         self.renew(now);
         self.dial(now);
+        // Here and not with each message: it looks at every block that is under way.
+        debug_assert_eq!(self.invariants(), Ok(()));
     }
 
     /// Two peers that dial each other at once must both give up the same connection: the one that the lower

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod agenda;
 pub mod content;
+pub mod distribution;
 pub mod fake;
+pub mod line;
 pub mod mount;
 pub mod replay;
 pub mod script;

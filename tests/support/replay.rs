@@ -77,6 +77,6 @@ struct OnFailure {
 impl Drop for OnFailure {
     fn drop(&mut self) {
         let Self { name, seed } = self;
-        eprintln!("seed {seed} failed; again: BTFS_SEED={seed} cargo test --test swarm_sim {name}");
+        eprintln!("seed {seed} failed; again: BTFS_SEED={seed} cargo test {name}");
     }
 }

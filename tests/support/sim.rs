@@ -1,14 +1,12 @@
-//! A world in one thread: swarms and rude peers, lines with a rate and a delay, and one clock that jumps.
+//! A world in one thread: swarms and rude peers on their lines, a tracker, and one clock that jumps.
 //!
-//! Invariant: everything that happens follows from the seed; ties in time are broken by the order of
-//! scheduling; no hash map is walked. Each line is served connection by connection, message by message, in
-//! turn; each connection keeps its order.
+//! Invariant: everything that happens follows from the seed; no hash map is walked.
 //!
-//! Not here: rude peers ([`super::script`]), the comparison of runs ([`super::replay`]), scenarios (`tests/swarm_sim.rs`).
+//! Not here: the clock ([`super::agenda`]), lines ([`super::line`]), rude peers ([`super::script`]), the comparison
+//! of runs ([`super::replay`]), scenarios (`tests/swarm_sim.rs`, `tests/trading_sim.rs`).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -23,14 +21,19 @@ use btfs::proto::swarm::{Event, Job, Parting, Setup, Swarm};
 use btfs::proto::units::{InfoHash, PeerId, PeerKey, PieceIndex, ReaderId, Ticket};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
 
+use super::agenda::Agenda;
+use super::line::{Departure, Line, Uplink, payload};
 use super::replay::Trace;
 use super::script::{Manners, Script};
 
 /// Length after which the content repeats; prime to every block and piece length.
 const PERIOD: usize = (1 << 20) + 7;
 
-/// Events after which a world is taken to go in circles.
-const MAX_EVENTS: u64 = 5_000_000;
+/// Events for each node after which a world is taken to go in circles.
+const MAX_EVENTS: u64 = 1_000_000;
+
+/// Peers that the tracker names at most.
+const NUM_WANT: usize = 50;
 
 /// The content, a pure function of seed and offset, and its layout.
 #[derive(Debug)]
@@ -56,26 +59,6 @@ impl Torrent {
     }
 }
 
-/// A node's line to the world: bytes per second each way, and its part of each link's one-way delay.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Line {
-    /// Bytes per second out.
-    pub(crate) up: u64,
-    /// Bytes per second in.
-    pub(crate) down: u64,
-    /// Time that each message takes.
-    pub(crate) delay: Duration,
-    /// Most that chance adds to it.
-    pub(crate) jitter: Duration,
-}
-
-impl Line {
-    /// The same rate both ways, and a quarter of the round trip between two such lines.
-    pub(crate) fn new(rate: u64, round_trip: Duration) -> Self {
-        Self { up: rate, down: rate, delay: round_trip / 4, jitter: Duration::ZERO }
-    }
-}
-
 /// Number of a node.
 pub(crate) type NodeId = usize;
 
@@ -92,9 +75,8 @@ pub(crate) struct Node {
     line: Line,
     alive: bool,
     wake: Option<Instant>,
-    out: BTreeMap<u64, VecDeque<Message>>,
-    last_served: u64,
-    sending: bool,
+    uplink: Uplink,
+    links: BTreeSet<u64>,
     down_free: Instant,
     store: BTreeMap<PieceIndex, Vec<Bytes>>,
     /// Payload sent.
@@ -105,10 +87,15 @@ pub(crate) struct Node {
     pub(crate) banned: BTreeSet<SocketAddr>,
     /// Why it closed connections.
     pub(crate) partings: Vec<(u64, Parting)>,
-    /// Longest uplink queue that it had, in payload bytes.
-    pub(crate) longest_queue: u64,
     /// When it completed.
     pub(crate) completed: Option<Instant>,
+}
+
+impl Node {
+    /// Most that it had to send on one connection, in payload bytes.
+    pub(crate) fn longest_queue(&self) -> u64 {
+        self.uplink.longest
+    }
 }
 
 /// One read of a reader.
@@ -136,50 +123,48 @@ struct Link {
 #[derive(Debug)]
 enum Happening {
     Wake(NodeId),
-    Connect { link: u64, end: usize },
+    Connect {
+        link: u64,
+        end: usize,
+    },
     DialFailed(NodeId, SocketAddr),
-    Close { link: u64, end: usize },
-    Sent(NodeId, u64, u64),
+    Close {
+        link: u64,
+        end: usize,
+    },
+    /// Something has left the line, or has room on it.
+    Line(NodeId),
     Say(NodeId, u64, Message),
-    Arrive { link: u64, end: usize, message: Message },
-    Deliver { link: u64, end: usize, message: Message },
+    Arrive {
+        link: u64,
+        end: usize,
+        messages: Vec<Message>,
+    },
+    Deliver {
+        link: u64,
+        end: usize,
+        messages: Vec<Message>,
+    },
     Verified(NodeId, PieceIndex, Vec<Bytes>),
     Stored(NodeId, PieceIndex),
     Loaded(NodeId, PeerKey, Vec<Span>),
-}
-
-struct Entry(Instant, u64, Happening);
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
+    Announce(NodeId),
 }
 
 /// Everything.
 pub(crate) struct World {
-    /// The clock.
-    pub(crate) now: Instant,
+    agenda: Agenda<Happening>,
     start: Instant,
     seed: u64,
     /// The content.
     pub(crate) torrent: Torrent,
-    queue: BinaryHeap<Reverse<Entry>>,
-    scheduled: u64,
     nodes: Vec<Node>,
-    links: BTreeMap<u64, Link>,
-    next_link: u64,
+    /// By number, from 1 on.
+    links: Vec<Link>,
+    /// Nodes that the tracker knows.
+    announced: Vec<NodeId>,
+    /// Nodes that have become complete, in order.
+    completed: Vec<NodeId>,
     reads: BTreeMap<Ticket, Read>,
     rng: StdRng,
     trace: Trace,
@@ -191,15 +176,14 @@ impl World {
     pub(crate) fn new(seed: u64, total: u64, piece_len: u32) -> Self {
         let start = Instant::now();
         Self {
-            now: start,
+            agenda: Agenda::new(start),
             start,
             seed,
             torrent: Torrent::new(seed, total, piece_len),
-            queue: BinaryHeap::new(),
-            scheduled: 0,
             nodes: Vec::new(),
-            links: BTreeMap::new(),
-            next_link: 1,
+            links: Vec::new(),
+            announced: Vec::new(),
+            completed: Vec::new(),
             reads: BTreeMap::new(),
             rng: StdRng::seed_from_u64(seed),
             trace: Trace::default(),
@@ -230,7 +214,7 @@ impl World {
             config,
             seed: self.seed.wrapping_mul(1_000_003).wrapping_add(node as u64),
         };
-        let swarm = Swarm::new(setup, self.now);
+        let swarm = Swarm::new(setup, self.now());
         self.add(Brain::Swarm(Box::new(swarm)), line)
     }
 
@@ -245,16 +229,14 @@ impl World {
             line,
             alive: true,
             wake: None,
-            out: BTreeMap::new(),
-            last_served: 0,
-            sending: false,
-            down_free: self.now,
+            uplink: Uplink::new(self.now()),
+            links: BTreeSet::new(),
+            down_free: self.now(),
             store: BTreeMap::new(),
             up_bytes: 0,
             down_bytes: 0,
             banned: BTreeSet::new(),
             partings: Vec::new(),
-            longest_queue: 0,
             completed: None,
         });
         self.drain(self.nodes.len() - 1);
@@ -280,13 +262,36 @@ impl World {
         self.command(node, |swarm, now| swarm.handle_candidates(addrs, false, now));
     }
 
+    /// The node tells the tracker that it is there, and hears of some of the others; again when it needs more.
+    pub(crate) fn announce(&mut self, node: NodeId) {
+        if !self.nodes[node].alive {
+            return;
+        }
+        let mut others = self.announced.clone();
+        others.retain(|other| *other != node);
+        for nth in 0..others.len().min(NUM_WANT) {
+            let other = self.rng.random_range(nth..others.len());
+            others.swap(nth, other);
+        }
+        others.truncate(NUM_WANT);
+        self.list(node);
+        self.introduce(node, &others);
+    }
+
+    /// The tracker names the node to others from now on.
+    pub(crate) fn list(&mut self, node: NodeId) {
+        if !self.announced.contains(&node) {
+            self.announced.push(node);
+        }
+    }
+
     /// Does something with a node's swarm, then what it wants done.
     pub(crate) fn command<T>(
         &mut self,
         node: NodeId,
         act: impl FnOnce(&mut Swarm, Instant) -> T,
     ) -> T {
-        let now = self.now;
+        let now = self.now();
         let Brain::Swarm(swarm) = &mut self.nodes[node].brain else {
             panic!("node {node} is a script")
         };
@@ -304,12 +309,10 @@ impl World {
     /// The node is gone, and its peers hear of it.
     pub(crate) fn kill(&mut self, node: NodeId) {
         self.nodes[node].alive = false;
-        let links: Vec<_> =
-            self.links.iter().filter(|(_, link)| link.ends.contains(&node)).collect();
-        let ends: Vec<_> =
-            links.iter().map(|(id, link)| (**id, usize::from(link.ends[0] == node))).collect();
-        for (link, end) in ends {
-            let at = self.now + self.delay(link);
+        self.announced.retain(|known| *known != node);
+        for link in self.nodes[node].links.clone() {
+            let end = usize::from(self.link(link).ends[0] == node);
+            let at = self.now() + self.delay(link);
             self.schedule(at, Happening::Close { link, end });
         }
     }
@@ -340,7 +343,7 @@ impl World {
         let mut next: VecDeque<_> = ranges.into_iter().collect();
         let range = next.pop_front().expect("at least one read");
         let ticket = Ticket(self.reads.len() as u64 + 1);
-        let (reader, asked) = (ReaderId(reader), self.now);
+        let (reader, asked) = (ReaderId(reader), self.now());
         let read = Read { node, range: range.clone(), asked, answered: None, next, reader };
         self.reads.insert(ticket, read);
         self.command(node, |swarm, now| swarm.read(ticket, reader, range, now));
@@ -368,9 +371,14 @@ impl World {
         self.nodes[node].completed.is_some()
     }
 
+    /// Every node that has become complete, in this order.
+    pub(crate) fn completed(&self) -> &[NodeId] {
+        &self.completed
+    }
+
     /// Time since the world began.
     pub(crate) fn age(&self) -> Duration {
-        self.now - self.start
+        self.now() - self.start
     }
 
     /// When the node completed.
@@ -390,39 +398,47 @@ impl World {
 
     /// Lets time pass until `done`, at most `limit`; tells whether it is done.
     pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
-        let end = self.now + limit;
+        let end = self.now() + limit;
         while !done(self) {
-            if self.queue.peek().is_none_or(|Reverse(entry)| entry.0 > end) {
-                self.now = end;
-                return done(self);
-            }
-            let Some(Reverse(Entry(at, _, what))) = self.queue.pop() else { return false };
-            assert!(at >= self.now, "time runs backwards");
-            self.now = at;
+            let Some(what) = self.agenda.next(end) else { return done(self) };
             self.events += 1;
-            assert!(self.events < MAX_EVENTS, "the world goes in circles");
+            let most = MAX_EVENTS * self.nodes.len() as u64;
+            assert!(self.events < most, "the world goes in circles");
             self.happen(what);
         }
         true
     }
 
+    /// The clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.agenda.now()
+    }
+
     fn schedule(&mut self, at: Instant, what: Happening) {
-        self.scheduled += 1;
-        self.queue.push(Reverse(Entry(at, self.scheduled, what)));
+        self.agenda.schedule(at, what);
+    }
+
+    fn link(&self, link: u64) -> &Link {
+        &self.links[link as usize - 1]
+    }
+
+    fn link_mut(&mut self, link: u64) -> &mut Link {
+        &mut self.links[link as usize - 1]
     }
 
     fn delay(&mut self, link: u64) -> Duration {
-        let ends = self.links[&link].ends;
-        ends.map(|end| self.nodes[end].line)
-            .map(|line| line.delay + line.jitter.mul_f64(self.rng.random::<f64>()))
-            .iter()
-            .sum()
+        let lines = self.link(link).ends.map(|end| self.nodes[end].line);
+        let mut chance = |line: Line| match line.jitter {
+            Duration::ZERO => Duration::ZERO,
+            jitter => jitter.mul_f64(self.rng.random::<f64>()),
+        };
+        lines.map(|line| line.delay + chance(line)).iter().sum()
     }
 
     fn happen(&mut self, what: Happening) {
         match what {
             Happening::Wake(node) => {
-                if self.nodes[node].wake != Some(self.now) || !self.nodes[node].alive {
+                if self.nodes[node].wake != Some(self.now()) || !self.nodes[node].alive {
                     return;
                 }
                 self.nodes[node].wake = None;
@@ -433,22 +449,11 @@ impl World {
                 self.command(node, |swarm, now| swarm.handle_dial_failed(addr, now));
             }
             Happening::Close { link, end } => self.close(link, end),
-            Happening::Sent(node, link, payload) => {
-                self.nodes[node].sending = false;
-                if payload > 0 && self.is_up(link, node) {
-                    self.tell(node, |swarm, now| swarm.handle_sent(PeerKey(link), payload, now));
-                }
-                self.serve(node);
-            }
+            Happening::Line(node) => self.pass(node),
             Happening::Say(node, link, message) => self.say(node, link, message),
-            Happening::Arrive { link, end, message } => {
-                let to = self.links[&link].ends[end];
-                let node = &mut self.nodes[to];
-                let at = node.down_free.max(self.now) + transfer(&message, node.line.down);
-                node.down_free = at;
-                self.schedule(at, Happening::Deliver { link, end, message });
-            }
-            Happening::Deliver { link, end, message } => self.deliver(link, end, message),
+            Happening::Arrive { link, end, messages } => self.arrive(link, end, messages),
+            Happening::Deliver { link, end, messages } => self.deliver(link, end, messages),
+            Happening::Announce(node) => self.announce(node),
             Happening::Verified(node, piece, blocks) => self.verified(node, piece, blocks),
             Happening::Stored(node, piece) => {
                 self.tell(node, |swarm, now| swarm.handle_stored(piece, true, now));
@@ -472,17 +477,17 @@ impl World {
     }
 
     fn is_up(&self, link: u64, node: NodeId) -> bool {
-        let link = &self.links[&link];
+        let link = self.link(link);
         link.up[usize::from(link.ends[1] == node)]
     }
 
     fn connect(&mut self, link: u64, end: usize) {
-        let ends = self.links[&link].ends;
+        let ends = self.link(link).ends;
         let (node, other) = (ends[end], ends[1 - end]);
         if !self.nodes[node].alive {
             return;
         }
-        self.links.get_mut(&link).expect("known").up[end] = true;
+        self.link_mut(link).up[end] = true;
         let fast = !matches!(self.nodes[other].brain, Brain::Script(_, false, _));
         let incoming = end == 1;
         let mut addr = address(other);
@@ -504,32 +509,44 @@ impl World {
     }
 
     fn close(&mut self, link: u64, end: usize) {
-        let node = self.links[&link].ends[end];
-        if !std::mem::replace(&mut self.links.get_mut(&link).expect("known").up[end], false) {
+        let node = self.link(link).ends[end];
+        if !std::mem::replace(&mut self.link_mut(link).up[end], false) {
             return;
         }
-        self.nodes[node].out.remove(&link);
+        self.nodes[node].uplink.forget(link);
         self.tell(node, |swarm, now| swarm.handle_disconnected(PeerKey(link), now));
     }
 
-    fn deliver(&mut self, link: u64, end: usize, message: Message) {
-        let to = self.links[&link].ends[end];
-        if !self.nodes[to].alive || !self.links[&link].up[end] {
+    fn arrive(&mut self, link: u64, end: usize, messages: Vec<Message>) {
+        let (now, to) = (self.now(), self.link(link).ends[end]);
+        let node = &mut self.nodes[to];
+        let at = node.down_free.max(now) + node.line.comes_in(&messages);
+        node.down_free = at;
+        if at > now {
+            return self.schedule(at, Happening::Deliver { link, end, messages });
+        }
+        self.deliver(link, end, messages);
+    }
+
+    fn deliver(&mut self, link: u64, end: usize, messages: Vec<Message>) {
+        let of = self.link(link);
+        let (to, up) = (of.ends[end], of.up[end]);
+        if !self.nodes[to].alive || !up {
             return;
         }
-        let age = self.now - self.start;
-        self.trace.note(age, link, end, &message);
-        if let Message::Piece { data, .. } = &message {
-            self.nodes[to].down_bytes += data.len() as u64;
+        let age = self.age();
+        for message in &messages {
+            self.trace.note(age, link, end, message);
+            self.nodes[to].down_bytes += payload(message);
         }
         let torrent = &self.torrent;
         if let Brain::Script(_, _, talks) = &mut self.nodes[to].brain {
-            let words = talks.get_mut(&link).map(|script| script.hear(&message, torrent));
-            return self.speak(to, link, words.unwrap_or_default());
+            let Some(script) = talks.get_mut(&link) else { return };
+            let words: Vec<_> =
+                messages.iter().flat_map(|message| script.hear(message, torrent)).collect();
+            return self.speak(to, link, words);
         }
-        self.command(to, |swarm, now| {
-            swarm.handle_messages(PeerKey(link), vec![message], now);
-        });
+        self.command(to, |swarm, now| swarm.handle_messages(PeerKey(link), messages, now));
     }
 
     fn speak(&mut self, node: NodeId, link: u64, words: Vec<(Duration, Message)>) {
@@ -537,45 +554,51 @@ impl World {
             if after.is_zero() {
                 self.say(node, link, message);
             } else {
-                self.schedule(self.now + after, Happening::Say(node, link, message));
+                self.schedule(self.now() + after, Happening::Say(node, link, message));
             }
         }
     }
 
     fn say(&mut self, node: NodeId, link: u64, message: Message) {
         if self.nodes[node].alive && self.is_up(link, node) {
-            self.nodes[node].out.entry(link).or_default().push_back(message);
-            let queued = self.nodes[node].out[&link].iter().map(payload).sum();
-            let node = &mut self.nodes[node];
-            node.longest_queue = node.longest_queue.max(queued);
+            let Node { uplink, line, .. } = &mut self.nodes[node];
+            uplink.push(link, message, line);
         }
         self.serve(node);
     }
 
-    /// Sends the next message of the next connection in turn.
+    /// Sends what the line has room for, connection by connection in turn.
     fn serve(&mut self, node: NodeId) {
-        let this = &mut self.nodes[node];
-        if this.sending || !this.alive {
+        let now = self.now();
+        if !self.nodes[node].alive {
             return;
         }
-        let after = this.out.range(this.last_served + 1..).next().map(|(link, _)| *link);
-        let Some(link) = after.or_else(|| this.out.keys().next().copied()) else { return };
-        let queue = this.out.get_mut(&link).expect("just found");
-        let Some(message) = queue.pop_front() else { return };
-        if queue.is_empty() {
-            this.out.remove(&link);
+        loop {
+            let Node { uplink, line, .. } = &mut self.nodes[node];
+            let Some(Departure { link, messages, at }) = uplink.depart(now, line) else { break };
+            self.nodes[node].up_bytes += messages.iter().map(payload).sum::<u64>();
+            let delay = self.delay(link);
+            let of = self.link_mut(link);
+            let end = usize::from(of.ends[0] == node);
+            let arrives = (at + delay).max(of.last[end]);
+            of.last[end] = arrives;
+            self.schedule(arrives, Happening::Arrive { link, end, messages });
         }
-        this.last_served = link;
-        this.sending = true;
-        this.up_bytes += payload(&message);
-        let at = self.now + transfer(&message, this.line.up);
-        self.schedule(at, Happening::Sent(node, link, payload(&message)));
-        let delay = self.delay(link);
-        let of = self.links.get_mut(&link).expect("known");
-        let end = usize::from(of.ends[0] == node);
-        let arrives = (at + delay).max(of.last[end]);
-        of.last[end] = arrives;
-        self.schedule(arrives, Happening::Arrive { link, end, message });
+        let Node { uplink, line, .. } = &mut self.nodes[node];
+        if let Some(at) = uplink.next_look(now, line) {
+            self.schedule(at, Happening::Line(node));
+        }
+    }
+
+    fn pass(&mut self, node: NodeId) {
+        let now = self.now();
+        let Node { uplink, line, .. } = &mut self.nodes[node];
+        for (link, bytes) in uplink.pass(now, line) {
+            if self.is_up(link, node) {
+                self.tell(node, |swarm, now| swarm.handle_sent(PeerKey(link), bytes, now));
+            }
+        }
+        self.serve(node);
     }
 
     fn verified(&mut self, node: NodeId, piece: PieceIndex, blocks: Vec<Bytes>) {
@@ -584,13 +607,13 @@ impl World {
             == u64::from(self.torrent.geometry.piece_len(piece));
         let right = whole
             && blocks.iter().all(|block| {
-                let same = self.torrent.bytes(at, block.len() as u32) == *block;
+                let same = is_same(&self.torrent.bytes(at, block.len() as u32), block);
                 at += block.len() as u64;
                 same
             });
         if right {
             self.nodes[node].store.insert(piece, blocks);
-            self.schedule(self.now + Duration::from_millis(5), Happening::Stored(node, piece));
+            self.schedule(self.now() + Duration::from_millis(5), Happening::Stored(node, piece));
         }
         self.tell(node, |swarm, now| swarm.handle_verified(piece, right, now));
     }
@@ -610,7 +633,7 @@ impl World {
             }
         }
         let Brain::Swarm(swarm) = &self.nodes[node].brain else { return };
-        let at = swarm.poll_timeout().max(self.now);
+        let at = swarm.poll_timeout().max(self.now());
         if self.nodes[node].wake.is_none_or(|wake| wake > at) {
             self.nodes[node].wake = Some(at);
             self.schedule(at, Happening::Wake(node));
@@ -623,14 +646,21 @@ impl World {
             Event::Dial(addr) => self.dial(node, addr),
             Event::Close(key, parting) => {
                 self.nodes[node].partings.push((key.0, parting));
-                let link = self.links.get_mut(&key.0).expect("known");
+                let link = self.link_mut(key.0);
                 let mine = usize::from(link.ends[1] == node);
                 link.up[mine] = false;
-                self.nodes[node].out.remove(&key.0);
-                let at = self.now + self.delay(key.0);
+                self.nodes[node].uplink.forget(key.0);
+                self.nodes[node].links.remove(&key.0);
+                let at = self.now() + self.delay(key.0);
                 self.schedule(at, Happening::Close { link: key.0, end: 1 - mine });
             }
-            Event::Complete => self.nodes[node].completed = Some(self.now),
+            Event::Complete => {
+                self.completed.push(node);
+                self.nodes[node].completed = Some(self.now());
+            }
+            Event::NeedPeers if self.announced.contains(&node) => {
+                self.schedule(self.now(), Happening::Announce(node));
+            }
             Event::Banned(culprit) => {
                 self.nodes[node].banned.insert(culprit);
             }
@@ -642,36 +672,38 @@ impl World {
         match job {
             Job::Verify { piece, blocks } => {
                 let len = u64::from(self.torrent.geometry.piece_len(piece));
-                let at = self.now + Duration::from_micros(100 + len / 1000);
+                let at = self.now() + Duration::from_micros(100 + len / 1000);
                 self.schedule(at, Happening::Verified(node, piece, blocks));
             }
             Job::Load { key, spans } => {
-                let at = self.now + Duration::from_micros(300);
+                let at = self.now() + Duration::from_micros(300);
                 self.schedule(at, Happening::Loaded(node, key, spans));
             }
         }
     }
 
     fn dial(&mut self, node: NodeId, addr: SocketAddr) {
-        let other = (0..self.nodes.len()).find(|other| address(*other) == addr);
-        let Some(other) = other.filter(|other| self.nodes[*other].alive) else {
-            let at = self.now + Duration::from_millis(100);
+        let other = node_at(addr).filter(|other| self.nodes.get(*other).is_some_and(|o| o.alive));
+        let Some(other) = other else {
+            let at = self.now() + Duration::from_millis(100);
             return self.schedule(at, Happening::DialFailed(node, addr));
         };
-        let link = self.next_link;
-        self.next_link += 1;
-        let ends = [node, other];
-        self.links.insert(link, Link { ends, up: [false; 2], last: [self.now; 2] });
+        self.links.push(Link { ends: [node, other], up: [false; 2], last: [self.now(); 2] });
+        let link = self.links.len() as u64;
+        for end in [node, other] {
+            self.nodes[end].links.insert(link);
+        }
         let way = self.nodes[node].line.delay + self.nodes[other].line.delay;
-        self.schedule(self.now + 3 * way, Happening::Connect { link, end: 1 });
-        self.schedule(self.now + 4 * way, Happening::Connect { link, end: 0 });
+        self.schedule(self.now() + 3 * way, Happening::Connect { link, end: 1 });
+        self.schedule(self.now() + 4 * way, Happening::Connect { link, end: 0 });
     }
 
     /// A read is answered: its bytes must be here and right.
     fn answer(&mut self, ticket: Ticket) {
+        let now = self.now();
         let read = self.reads.get_mut(&ticket).expect("a ticket that was given");
         assert!(read.answered.is_none(), "{ticket:?} is answered twice");
-        read.answered = Some(self.now);
+        read.answered = Some(now);
         let read = read.clone();
         for piece in self.torrent.geometry.pieces_in(&read.range) {
             let Some(blocks) = self.nodes[read.node].store.get(&piece) else {
@@ -705,11 +737,13 @@ fn peer_id(node: NodeId) -> PeerId {
     PeerId(id)
 }
 
-fn payload(message: &Message) -> u64 {
-    if let Message::Piece { data, .. } = message { data.len() as u64 } else { 0 }
+fn node_at(addr: SocketAddr) -> Option<NodeId> {
+    let IpAddr::V4(ip) = addr.ip() else { return None };
+    let [_, _, high, low] = ip.octets();
+    Some(usize::from(high) << 8 | usize::from(low))
 }
 
-fn transfer(message: &Message, rate: u64) -> Duration {
-    let bytes = 17 + payload(message);
-    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
+/// Compares at little cost what is a slice of the same content.
+fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    (one.as_ptr() == other.as_ptr() && one.len() == other.len()) || one == other
 }
