@@ -541,3 +541,18 @@ fn a_closed_reader_wants_no_more() {
         world.trace()
     });
 }
+
+#[test]
+fn who_meets_only_such_as_lack_the_same_asks_the_tracker_again() {
+    replay("who_meets_only_such", 1, |seed| {
+        let mut world = World::new(seed, MIB, 64 * 1024);
+        let leeches: Vec<_> = (0..6).map(|_| world.leech(home(), Config::default())).collect();
+        leeches.iter().for_each(|leech| world.announce(*leech));
+        world.run(seconds(60.0));
+        let source = world.seed(home());
+        world.list(source);
+        let all = |world: &World| leeches.iter().all(|leech| world.complete(*leech));
+        assert!(world.run_until(seconds(60.0), all), "nobody hears of the seed");
+        world.trace()
+    });
+}

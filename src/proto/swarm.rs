@@ -465,12 +465,19 @@ impl Swarm {
             self.dialling.insert(addr);
             self.events.push_back(Event::Dial(addr));
         }
-        let starving = self.peers.len() + self.dialling.len() < 3 && !self.have().is_full();
+        let starving = !self.have().is_full() && self.lacks_peers();
         let patient = self.asked_for_peers.is_some_and(|at| now - at < Duration::from_secs(30));
         if starving && !patient {
             self.asked_for_peers = Some(now);
             self.events.push_back(Event::NeedPeers);
         }
+    }
+
+    /// Whether too few peers are there, or none of them has anything that we want: a knot of leeches that lack the
+    /// same piece would wait for it for ever.
+    fn lacks_peers(&self) -> bool {
+        let few = self.peers.len() + self.dialling.len() < 3;
+        few || self.dialling.is_empty() && !self.peers.values().any(|peer| peer.am_interested)
     }
 
     /// Closes the connection from our side.
