@@ -21,8 +21,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -66,6 +68,10 @@ const HELD: usize = 1024;
 /// Bytes of a PIECE message beside its data.
 const PIECE_HEAD_LEN: usize = 13;
 
+/// Bytes that the kernel takes before they can leave. What is in a socket can no longer be cancelled, overtaken
+/// or counted as waiting: with the kernel's own megabytes a seed would think its line idle while it is choked.
+const UNSENT_LEN: u32 = 32 * 1024;
+
 /// Payload bytes after which a series of writes reports, before it is done.
 const REPORT_LEN: u64 = 64 * 1024;
 
@@ -86,6 +92,13 @@ enum End {
     Lost(#[from] io::Error),
     #[error("bad bytes: {0}")]
     Malformed(#[from] DecodeError),
+}
+
+/// Sets a fresh socket up to carry messages: none waits for another to fill a packet, nor behind many that the
+/// line cannot take yet.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_LEN)
 }
 
 /// Announces the connection to its torrent, and carries it until it ends.

@@ -57,7 +57,7 @@ async fn open<'a>(
         socket.bind(SocketAddr::new(from, 0))?;
     }
     let mut stream = socket.connect(addr).await?;
-    stream.set_nodelay(true)?;
+    connection::prepare(&stream)?;
     let handshake = handshake::offer(&mut stream, door).await?;
     Ok((place, stream, handshake))
 }

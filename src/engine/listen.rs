@@ -67,7 +67,7 @@ async fn welcome(
 ) {
     let answered = handshake::within_limit(async {
         let place = network.place().ok_or(HandshakeError::Full)?;
-        stream.set_nodelay(true)?;
+        connection::prepare(&stream)?;
         let (handshake, door) =
             handshake::answer(&mut stream, |info_hash| network.door(info_hash)).await?;
         Ok((place, handshake, door))

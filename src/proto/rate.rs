@@ -49,6 +49,10 @@ pub struct Throughput {
     since: Option<Instant>,
 }
 
+/// Shortest time that tells a rate: many lines pass a burst at once and then far less. With half of the shortest
+/// queue that is kept, in time, a queue that is too short still doubles until it tells the rate.
+const SHORTEST: f64 = 0.05;
+
 /// Time after which a better rate is forgotten, at the latest at its double.
 const MEMORY: Duration = Duration::from_secs(1);
 
@@ -66,7 +70,7 @@ impl Throughput {
     /// An answer is complete that was asked for at `asked`, when `delivered` bytes had come. `busy`: more is
     /// outstanding; otherwise the answer can only show that the peer is faster than thought.
     pub fn answered(&mut self, delivered: u64, asked: Instant, busy: bool, now: Instant) {
-        let seconds = now.saturating_duration_since(asked).as_secs_f64().max(1e-4);
+        let seconds = now.saturating_duration_since(asked).as_secs_f64().max(SHORTEST);
         let rate = (self.delivered - delivered) as f64 / seconds;
         if busy && now.saturating_duration_since(*self.since.get_or_insert(now)) > MEMORY {
             self.since = Some(now);
@@ -98,6 +102,18 @@ mod tests {
                 assert!((90_000.0..115_000.0).contains(&seen), "{seen} at step {step}");
             }
         }
+    }
+
+    #[test]
+    fn a_burst_makes_nobody_fast() {
+        let start = Instant::now();
+        let mut throughput = Throughput::default();
+        for block in 0..4 {
+            throughput.add(16_384);
+            throughput.answered(0, start, block < 3, start + Duration::from_millis(2));
+        }
+        let seen = throughput.per_second().expect("answers came");
+        assert!(seen < 4.0 * 16_384.0 / 0.04, "{seen}");
     }
 
     #[test]

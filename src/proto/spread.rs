@@ -38,6 +38,13 @@ impl Spread {
         }
     }
 
+    /// Whether a piece is left that nobody has.
+    pub fn goes_on(&self) -> bool {
+        self.left > 0
+            || !self.returned.is_empty()
+            || self.pointed.values().any(|pieces| !pieces.is_empty())
+    }
+
     /// Pieces that the peer was pointed at and that nobody has yet.
     pub fn pending(&self, key: PeerKey) -> usize {
         self.pointed.get(&key).map_or(0, BTreeSet::len)
@@ -73,11 +80,23 @@ impl Spread {
             let piece = geometry.piece(self.cursor)?;
             self.cursor = (self.cursor + 1) % geometry.piece_count();
             self.left -= 1;
-            if !is_out(piece) {
+            if !is_out(piece) && !self.is_pointed_out(piece) {
                 return Some(piece);
             }
         }
         None
+    }
+
+    fn is_pointed_out(&self, piece: PieceIndex) -> bool {
+        self.pointed.values().any(|pieces| pieces.contains(&piece))
+    }
+
+    /// The peer takes a piece that nobody has, pointed at it or not: others are pointed elsewhere.
+    pub fn takes(&mut self, key: PeerKey, piece: PieceIndex) {
+        if !self.is_pointed_out(piece) {
+            self.returned.remove(&piece);
+            self.pointed.entry(key).or_default().insert(piece);
+        }
     }
 
     /// Somebody has the piece.
@@ -98,6 +117,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_peer_takes_by_itself_is_pointed_out_to_nobody_else() {
+        let geometry = Geometry::new(3 * 16_384, 16_384).expect("legal");
+        let mut spread = Spread::new(0, &geometry);
+        let (one, two) = (PeerKey(1), PeerKey(2));
+        spread.takes(one, geometry.piece(1).expect("a piece"));
+        let mut point = || spread.point(two, &geometry, |_| false).map(PieceIndex::raw);
+        assert_eq!([point(), point(), point()], [Some(0), Some(2), None]);
+        spread.takes(one, geometry.piece(2).expect("a piece"));
+        assert_eq!((spread.pending(one), spread.pending(two)), (1, 2), "it is two's already");
+    }
+
+    #[test]
     fn each_piece_is_pointed_out_once_and_again_when_its_peer_left() {
         let geometry = Geometry::new(6 * 16_384, 16_384).expect("legal");
         let mut spread = Spread::new(4, &geometry);
@@ -112,5 +143,8 @@ mod tests {
         spread.forget(one);
         assert_eq!(spread.point(two, &geometry, |p| p.raw() == 1).map(PieceIndex::raw), Some(3));
         assert_eq!(spread.point(two, &geometry, |p| p.raw() == 1), None);
+        assert!(spread.goes_on(), "two has none of its pieces yet");
+        geometry.pieces().for_each(|piece| spread.is_out(piece));
+        assert!(!spread.goes_on());
     }
 }

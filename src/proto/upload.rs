@@ -98,9 +98,9 @@ impl UploadQueue {
         self.unsent = self.unsent.saturating_sub(bytes);
     }
 
-    /// Whether requests wait for the line to take what was loaded before.
+    /// Whether the socket has not yet taken all that was asked for: the line is slower than the peer.
     pub fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        !self.is_empty() || self.unsent > 0
     }
 
     /// Whether nothing is asked for.
@@ -131,6 +131,8 @@ mod tests {
         assert_eq!(queue.load(0.0), []);
         queue.sent(16_384);
         assert_eq!(queue.load(0.0).len(), 1);
+        queue.clear();
+        assert!(queue.is_waiting(), "the socket has not taken everything");
     }
 
     #[test]

@@ -20,8 +20,8 @@ const LEAST_SPREAD: usize = 4;
 /// Time that the pieces beyond those last at the peer's rate: more than it asks for ahead.
 const SPREAD_SECONDS: f64 = 2.0;
 
-/// Pieces that a seed points one peer at, at most.
-const MOST_SPREAD: usize = 32;
+/// Pieces that a seed points one peer at, at most: so many suggestions libtorrent keeps too.
+const MOST_SPREAD: usize = 16;
 
 impl Swarm {
     /// The choker's round: everyone that it chose is unchoked, everyone else choked.
@@ -41,6 +41,7 @@ impl Swarm {
             })
             .collect();
         let seeding = self.have().is_full();
+        self.choker.set_spreading(self.is_spreading());
         let chosen = self.choker.round(&standings, seeding, now, &mut self.rng);
         for standing in standings {
             let serve = chosen.contains(&standing.key);
@@ -78,6 +79,7 @@ impl Swarm {
         if !self.config.upload {
             return;
         }
+        self.choker.set_spreading(self.is_spreading());
         let wanting = || self.peers.values().filter(|peer| peer.peer_interested);
         let served = wanting().filter(|peer| !peer.am_choking).count();
         let seeding = self.have().is_full();
@@ -113,6 +115,11 @@ impl Swarm {
                 self.say(key, Message::Reject(request(span)), now);
             }
         }
+    }
+
+    /// Whether we are a seed with pieces that nobody else has.
+    fn is_spreading(&self) -> bool {
+        self.have().is_full() && self.spread.goes_on()
     }
 
     /// As a seed: points every peer that is served at pieces that nobody has yet.
@@ -184,6 +191,9 @@ impl Swarm {
                 self.say(key, Message::Reject(asked), now);
             }
             return Ok(());
+        }
+        if self.is_spreading() && self.picker.availability(span.piece) == 0 {
+            self.spread.takes(key, span.piece);
         }
         self.load(key, now);
         Ok(())
