@@ -67,7 +67,7 @@ pub struct Options {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, beside the torrent's own.
     pub trackers: Vec<String>,
-    /// The knobs; `open_bytes` is set from [`Limits`].
+    /// The knobs; `open_bytes` and `upload_limited` are set from [`Limits`].
     pub config: Config,
 }
 
@@ -203,6 +203,7 @@ impl Node {
         let now = clock::now();
         let mut config = options.config;
         config.open_bytes = self.limits.memory_bytes / 2;
+        config.upload_limited = self.limits.rates.up.is_some();
         // A window must not push its own pieces out of the store.
         config.max_window = config.max_window.min(self.limits.store_bytes / 4);
         let fill = config.fill && online;

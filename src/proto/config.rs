@@ -9,6 +9,8 @@ pub struct Config {
     pub fill: bool,
     /// Whether peers are served. Default: yes. Off, nobody is unchoked, and few will trade with us.
     pub upload: bool,
+    /// Whether the driver holds blocks back for a rate limit. Default no. If so, fewer are handed to it ahead of time.
+    pub upload_limited: bool,
     /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
     pub target_peers: usize,
     /// Connections that a torrent holds, incoming ones counted. Default 150.
@@ -41,6 +43,7 @@ impl Default for Config {
         Self {
             fill: true,
             upload: true,
+            upload_limited: false,
             target_peers: 50,
             max_peers: 150,
             max_dials: 30,

@@ -8,13 +8,15 @@
 use std::collections::VecDeque;
 
 use super::geometry::Span;
+use super::units::BLOCK_LEN;
 
 /// Credit in seconds of the peer's rate: what is on its way can no longer be cancelled, so a seek of the peer
 /// waits behind it.
 const CREDIT_SECONDS: f64 = 1.0 / 32.0;
 
-/// Least credit: four blocks, so that even a slow peer's line never runs dry.
-const LEAST_CREDIT: u64 = 64 * 1024;
+/// Blocks of the least credit, so that even a slow peer's line never runs dry. Under a limit there are fewer for a
+/// slow peer: a choke goes out behind them, and should within a second.
+const LEAST_BLOCKS: u64 = 4;
 
 /// Most credit.
 const MOST_CREDIT: u64 = 1 << 20;
@@ -63,9 +65,10 @@ impl UploadQueue {
         self.queue.drain(..).collect()
     }
 
-    /// The requests to load now, given the peer's upload rate in bytes per second.
-    pub fn load(&mut self, rate: f64) -> Vec<Span> {
-        let credit = ((rate * CREDIT_SECONDS) as u64).clamp(LEAST_CREDIT, MOST_CREDIT);
+    /// The requests to load now, given the peer's upload rate in bytes per second, and whether blocks wait for
+    /// their turn under a limit.
+    pub fn load(&mut self, rate: f64, limited: bool) -> Vec<Span> {
+        let credit = credit(rate, limited);
         let mut spans = Vec::new();
         let mut under_way =
             self.unsent + self.loading.iter().map(|span| u64::from(span.len)).sum::<u64>();
@@ -109,6 +112,14 @@ impl UploadQueue {
     }
 }
 
+/// Bytes that may be on their way to a peer that takes so many a second; one block always may.
+fn credit(rate: f64, limited: bool) -> u64 {
+    let block = u64::from(BLOCK_LEN);
+    let in_a_second = (rate as u64 / block).clamp(1, LEAST_BLOCKS);
+    let least = if limited { in_a_second } else { LEAST_BLOCKS };
+    ((rate * CREDIT_SECONDS) as u64).clamp(least * block, MOST_CREDIT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,17 +133,38 @@ mod tests {
             let span = geometry.span(at / 64, at * 16_384, 16_384).expect("inside");
             assert_eq!(queue.push(span, 60), if at < 60 { Queued::Yes } else { Queued::Full });
         }
-        let spans = queue.load(0.0);
-        assert_eq!(spans.len() as u64 * 16_384, LEAST_CREDIT);
+        let spans = queue.load(0.0, false);
+        assert_eq!(spans.len() as u64, LEAST_BLOCKS);
         for span in spans {
             assert!(queue.loaded(span));
             queue.sending(16_384);
         }
-        assert_eq!(queue.load(0.0), []);
+        assert_eq!(queue.load(0.0, false), []);
         queue.sent(16_384);
-        assert_eq!(queue.load(0.0).len(), 1);
+        assert_eq!(queue.load(0.0, false).len(), 1);
         queue.clear();
         assert!(queue.is_waiting(), "the socket has not taken everything");
+    }
+
+    #[test]
+    fn under_a_limit_a_choke_waits_for_a_second_or_one_block() {
+        const KIB: f64 = 1024.0;
+        let table = [
+            ("nothing sent yet", 0.0, 1),
+            ("10 KiB/s", 10.0 * KIB, 1),
+            ("just below two blocks", 31.9 * KIB, 1),
+            ("two blocks a second", 32.0 * KIB, 2),
+            ("63 KiB/s", 63.0 * KIB, 3),
+            ("64 KiB/s", 64.0 * KIB, 4),
+            ("1 MiB/s", KIB * KIB, 4),
+            ("8 MiB/s", 8.0 * KIB * KIB, 16),
+            ("1 GiB/s", KIB * KIB * KIB, 64),
+        ];
+        for (name, rate, blocks) in table {
+            let block = u64::from(BLOCK_LEN);
+            assert_eq!(credit(rate, true), blocks * block, "{name}");
+            assert_eq!(credit(rate, false), blocks.max(LEAST_BLOCKS) * block, "{name}");
+        }
     }
 
     #[test]

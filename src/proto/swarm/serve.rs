@@ -251,7 +251,7 @@ impl Swarm {
 
     fn load(&mut self, key: PeerKey, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let spans = peer.upload.load(peer.up.per_second(now));
+        let spans = peer.upload.load(peer.up.per_second(now), self.config.upload_limited);
         if !spans.is_empty() {
             self.jobs.push_back(Job::Load { key, spans });
         }
