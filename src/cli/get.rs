@@ -8,7 +8,6 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use url::Url;
 
-use super::exit::UsageError;
 use super::goals::{GoalArgs, Goals, seed_on};
 use super::options::{DEFAULT_MEMORY, NetworkArgs};
 use super::progress::{Progress, Reporter};
@@ -81,10 +80,7 @@ impl Get {
                 return Err(error).with_context(|| format!("{shown}: cannot download there"));
             }
         }
-        let goals = Goals::of(&self.goals)?;
-        if self.no_upload && goals.any() {
-            bail!(UsageError("--no-upload: contradicts --ratio and --seed-time".into()));
-        }
+        let goals = Goals::of(&self.goals, !self.no_upload)?;
         Ok(GetSettings {
             goals,
             cache_dir: settings::cache_dir(None)?,

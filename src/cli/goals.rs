@@ -1,25 +1,28 @@
 //! How much is uploaded before it is enough, and uploading until then.
 //!
-//! Invariant: what is counted is uploaded by this run.
+//! Invariant: what is counted is uploaded by this run, for each torrent by itself.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
+use tracing::info;
 
 use super::exit::UsageError;
 use super::progress::{Progress, Reporter};
 use super::start::Endings;
-use crate::engine::handle::Handle;
+use crate::engine::handle::{Handle, Status};
 
-/// When to stop seeding.
+/// When to stop uploading.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Seeding")]
 pub struct GoalArgs {
-    /// End after uploading R times the torrent's size
+    /// Upload R times the torrent's size, no more
+    ///
+    /// Each torrent by itself, in this run. Then get and seed end; a mount stays, and no longer uploads it.
     #[arg(long, value_name = "R")]
     pub ratio: Option<String>,
-    /// End after seeding for so long
+    /// Upload for so long once all is here
     ///
     /// A time such as 30min or 2days. With --ratio as well, the first of both ends it.
     #[arg(long, value_name = "TIME")]
@@ -45,11 +48,14 @@ pub enum Reached {
 }
 
 impl Goals {
-    /// Gives the options their meaning.
+    /// Gives the options their meaning; `uploads`: without `--no-upload`.
     ///
     /// # Errors
-    /// One of them is no number, or no time.
-    pub fn of(args: &GoalArgs) -> Result<Self, UsageError> {
+    /// One of them is no number, or no time, or nothing is uploaded anyway.
+    pub fn of(args: &GoalArgs, uploads: bool) -> Result<Self, UsageError> {
+        if !uploads && (args.ratio.is_some() || args.seed_time.is_some()) {
+            return Err(UsageError("--no-upload: contradicts --ratio and --seed-time".into()));
+        }
         Ok(Self {
             ratio: args.ratio.as_deref().map(ratio).transpose()?,
             time: args.seed_time.as_deref().map(time).transpose()?,
@@ -108,19 +114,46 @@ pub async fn seed_on(
     endings: &mut Endings,
 ) -> Option<Reached> {
     let size = handle.metainfo().geometry.total();
-    let since = Instant::now();
+    let show = |status: &Status| reporter.tick(&Progress::of(status, size), Instant::now());
+    tokio::select! {
+        reached = until_reached(handle, goals, Some(Instant::now()), show) => reached,
+        () = endings.wait() => None,
+    }
+}
+
+/// Uploads until a goal is reached, and then no more. To be spawned; ends with the torrent.
+pub async fn end_upload_when_reached(handle: Handle, goals: Goals) {
+    if let Some(reached) = until_reached(&handle, &goals, None, |_| {}).await {
+        handle.end_upload().await;
+        info!(name = handle.metainfo().name, "{reached}; no longer uploading");
+    }
+}
+
+/// Waits for a goal; `None` when the torrent is no longer served. `since`: when seeding began, otherwise it does
+/// once all is here. `seen` gets what is known on the way.
+async fn until_reached(
+    handle: &Handle,
+    goals: &Goals,
+    mut since: Option<Instant>,
+    mut seen: impl FnMut(&Status),
+) -> Option<Reached> {
+    let size = handle.metainfo().geometry.total();
     let mut status = handle.watch();
     loop {
         let now = status.borrow_and_update().clone();
-        reporter.tick(&Progress::of(&now, size), Instant::now());
-        let reached = goals.reached(now.totals.uploaded, size, since.elapsed());
+        seen(&now);
+        if now.have_bytes == size {
+            since.get_or_insert_with(Instant::now);
+        }
+        let seeded = since.map_or(Duration::ZERO, |since| since.elapsed());
+        let reached = goals.reached(now.totals.uploaded, size, seeded);
         if reached.is_some() {
             return reached;
         }
+        let left = goals.left(seeded).filter(|_| since.is_some());
         tokio::select! {
-            changed = status.changed() => if changed.is_err() { return None },
-            () = sleep(goals.left(since.elapsed()).unwrap_or_default()), if goals.time.is_some() => {}
-            () = endings.wait() => return None,
+            changed = status.changed() => changed.ok()?,
+            () = sleep(left.unwrap_or_default()), if left.is_some() => {}
         }
     }
 }
@@ -169,8 +202,10 @@ mod tests {
             (args(None, Some("long")), None),
         ];
         for (args, expected) in table {
-            assert_eq!(Goals::of(&args).ok(), expected, "{args:?}");
+            assert_eq!(Goals::of(&args, true).ok(), expected, "{args:?}");
         }
+        assert!(Goals::of(&args(None, None), false).is_ok());
+        assert!(Goals::of(&args(Some("1"), None), false).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::content_source::Torrents;
 use super::daemon::{self, Ready};
+use super::goals::{GoalArgs, Goals, end_upload_when_reached};
 use super::mount_options::MountOptions;
 use super::mountpoint;
 use super::options::{NetworkArgs, StorageArgs};
@@ -83,6 +84,8 @@ pub struct Mount {
     /// Upload nothing
     #[arg(long, help_heading = "Network")]
     no_upload: bool,
+    #[command(flatten)]
+    goals: GoalArgs,
 }
 
 /// What a mount was asked for, every value checked.
@@ -106,6 +109,8 @@ pub struct MountSettings {
     pub offline: bool,
     /// Whether to upload.
     pub upload: bool,
+    /// When a torrent has been uploaded enough.
+    pub goals: Goals,
     /// Where pieces are kept.
     pub storage: Storage,
     /// Whom to talk to.
@@ -133,6 +138,7 @@ impl Mount {
         let options = MountOptions::parse(self.options.iter().map(String::as_str))?;
         let read_timeout = settings::read_timeout(&self.read_timeout)?;
         let network = Network::of(&self.network)?;
+        let goals = Goals::of(&self.goals, !self.no_upload)?;
         let storage = Storage::of(&self.storage)?;
         let sources =
             self.sources.iter().map(|typed| Source::parse(typed)).collect::<Result<_, _>>()?;
@@ -150,6 +156,7 @@ impl Mount {
             fill: !self.no_fill,
             offline: self.offline,
             upload: !self.no_upload,
+            goals,
             storage,
             network,
         })
@@ -175,6 +182,11 @@ fn serve(
         let node = start::node(network, limits(settings))?;
         let handles = add(settings, &node, torrents).await?;
         let mount = Arc::new(mount(settings, &handles)?);
+        if settings.goals.any() {
+            for handle in handles {
+                tokio::spawn(end_upload_when_reached(handle, settings.goals));
+            }
+        }
         let gone = {
             let mount = mount.clone();
             spawn_blocking(move || mount.wait())

@@ -66,7 +66,7 @@ impl Seed {
             .with_context(|| format!("{}: cannot seed from there", self.data.display()))?;
         Ok(SeedSettings {
             network: Network::of(&self.network)?,
-            goals: Goals::of(&self.goals)?,
+            goals: Goals::of(&self.goals, true)?,
             source: Source::parse(&self.torrent)?,
             data: settings::absolute("DATA", &self.data)?,
         })

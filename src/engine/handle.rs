@@ -159,6 +159,12 @@ impl Handle {
         self.tell(Command::Cancel(ticket));
     }
 
+    /// Uploads no more; returns when the torrent's task has been told.
+    pub async fn end_upload(&self) {
+        // A closed queue: it has ended altogether.
+        let _ = self.commands.send(Command::EndUpload).await;
+    }
+
     /// Says good-bye to the swarm, saves, and returns when that is done.
     pub async fn stop(&self) {
         let (done, ended) = oneshot::channel();

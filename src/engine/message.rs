@@ -144,6 +144,8 @@ pub enum Command {
     Evict(PieceIndex),
     /// These pieces were found to be gone from the store: somebody else changed its files.
     Lost(Vec<PieceIndex>),
+    /// Nothing is uploaded from now on.
+    EndUpload,
     /// Say good-bye, save, and end; `done` is dropped when that has happened.
     Stop {
         /// Dropped at the end.
@@ -163,6 +165,7 @@ impl fmt::Debug for Command {
             Self::Cancel(ticket) => write!(f, "Cancel({ticket:?})"),
             Self::Evict(piece) => write!(f, "Evict({piece:?})"),
             Self::Lost(pieces) => write!(f, "Lost({pieces:?})"),
+            Self::EndUpload => f.write_str("EndUpload"),
             Self::Stop { .. } => f.write_str("Stop"),
         }
     }

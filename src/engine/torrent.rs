@@ -256,6 +256,7 @@ impl Torrent {
             }
             Command::Evict(piece) => self.evict(piece),
             Command::Lost(pieces) => pieces.into_iter().for_each(|piece| self.lose(piece)),
+            Command::EndUpload => self.swarm.end_upload(now),
             // Taken out by `run`.
             Command::Stop { .. } => {}
         }

@@ -312,3 +312,23 @@ fn what_keeps_a_mount_from_beginning_is_one_line() {
         }
     }
 }
+
+#[test]
+fn a_mount_uploads_up_to_its_ratio_and_is_read_on() {
+    let stage = Stage::new();
+    let data = stage.file("x.bin", 2 << 20);
+    let torrent = stage.torrent(&data, &["--piece-size", "64KiB"]);
+    let seed = stage.seed(&torrent, &data);
+    let (_tracker, url) = stage.tracker();
+    let args = ["--tracker", &url, "--ratio", "1", "-v"];
+    let mounted = stage.mount(&torrent, &[seed.addr], &args);
+    Program::done(Command::new("cmp").arg(mounted.path("x.bin")).arg(&data));
+    drop(seed);
+    let mut get = Program::btfs();
+    get.args(["get", "--listen", "127.0.0.1:0", "--tracker", &url]).arg(&torrent);
+    Program::done(get.arg(stage.path("got")).env("XDG_CACHE_HOME", stage.path("other")));
+    let told = mounted.program.await_line("no longer uploading");
+    assert!(told.contains("x.bin") && told.contains("as --ratio asked"), "{told}");
+    Program::done(Command::new("cmp").arg(mounted.path("x.bin")).arg(&data));
+    mounted.unmount();
+}

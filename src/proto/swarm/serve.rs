@@ -122,6 +122,15 @@ impl Swarm {
         self.have().is_full() && self.spread.goes_on()
     }
 
+    /// Serves nobody any more; what was loaded already still goes out, and the rest is rejected.
+    pub fn end_upload(&mut self, now: Instant) {
+        self.config.upload = false;
+        let served = self.peers.values().filter(|peer| !peer.am_choking);
+        for key in served.map(|peer| peer.key).collect::<Vec<_>>() {
+            self.set_choking(key, true, now);
+        }
+    }
+
     /// As a seed: points every peer that is served at pieces that nobody has yet.
     pub(super) fn spread_out(&mut self, now: Instant) {
         if !self.have().is_full() {
