@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use btfs::proto::wire::extension::{
     Extension, ExtensionHandshake, ExtensionIds, MAX_METADATA_LEN, encode_dont_have,
-    parse_dont_have,
+    encode_upload_only, parse_dont_have, parse_upload_only,
 };
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn full() -> ExtensionHandshake {
         requests: Some(500),
         your_ip: Some(IpAddr::from([1, 2, 3, 4])),
         metadata_len: Some(1000),
-        upload_only: true,
+        upload_only: Some(true),
     }
 }
 
@@ -35,7 +35,9 @@ fn a_handshake_has_its_bytes_both_ways() {
 
 #[test]
 fn numbers_are_found_both_ways() {
-    for extension in [Extension::Pex, Extension::Metadata, Extension::DontHave] {
+    for extension in
+        [Extension::Pex, Extension::Metadata, Extension::DontHave, Extension::UploadOnly]
+    {
         let id = ExtensionIds::local(&[extension]).of(extension).unwrap();
         assert_eq!(Extension::from_local_id(id), Some(extension));
         assert_eq!(ExtensionIds::local(&[]).of(extension), None);
@@ -105,7 +107,7 @@ fn a_second_handshake_changes_only_what_it_names() {
     assert_eq!(told.ids.of(Extension::DontHave), None);
     assert_eq!(told.ids.of(Extension::Pex), Some(9));
     assert_eq!(told.ids.of(Extension::Metadata), Some(2));
-    assert_eq!((told.upload_only, told.port, told.requests), (false, Some(6881), Some(500)));
+    assert_eq!((told.upload_only, told.port, told.requests), (Some(false), Some(6881), Some(500)));
 }
 
 #[test]
@@ -121,20 +123,33 @@ fn dont_have_is_four_bytes() {
     }
 }
 
+#[test]
+fn upload_only_is_one_byte() {
+    for (payload, expected) in
+        [(b"\0".as_slice(), Some(false)), (b"\x01", Some(true)), (b"\0\0", None), (b"", None)]
+    {
+        assert_eq!(parse_upload_only(payload), expected, "{payload:?}");
+    }
+    assert_eq!(encode_upload_only(true), [1].as_slice());
+    let told = ExtensionHandshake { upload_only: Some(false), ..ExtensionHandshake::default() };
+    assert_eq!(told.encode(), "d1:mde11:upload_onlyi0ee");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn what_is_written_is_read(
-        spoken in any::<[bool; 3]>(),
+        spoken in any::<[bool; 4]>(),
         port in prop::option::of(1..=u16::MAX),
         client in prop::option::of("[a-z0-9. ]{0,64}"),
         requests in prop::option::of(1..=u16::MAX),
         your_ip in prop::option::of(any::<[u8; 4]>()),
         metadata_len in prop::option::of(1..=MAX_METADATA_LEN),
-        upload_only in any::<bool>(),
+        upload_only in prop::option::of(any::<bool>()),
     ) {
-        let all = [Extension::Pex, Extension::Metadata, Extension::DontHave];
+        let all =
+            [Extension::Pex, Extension::Metadata, Extension::DontHave, Extension::UploadOnly];
         let spoken: Vec<_> = all.into_iter().zip(spoken).filter(|pair| pair.1).map(|pair| pair.0).collect();
         let told = ExtensionHandshake {
             ids: ExtensionIds::local(&spoken),

@@ -194,6 +194,39 @@ fn our_seed_gives_to_a_peer_without_extensions() {
     assert_given_to(Client::Plain);
 }
 
+/// Two of our seeds whose data is incomplete tell libtorrent so (BEP 21), and give it what they have.
+#[test]
+fn our_partial_seeds_give_to_libtorrent() {
+    let lan = Lan::new();
+    let whole = Sample::new(&lan, &[]);
+    let part = |n: u8, spoil: &dyn Fn(&Path)| {
+        let dir = lan.empty(&format!("part-{n}"));
+        lan.run(
+            &tool("cp", "coreutils"),
+            &["-r", &format!("{}/.", whole.dir.display()), dir.to_str().unwrap()],
+        );
+        spoil(&dir.join(whole.name));
+        Sample { name: whole.name, dir, torrent: whole.torrent.clone(), hashes: String::new() }
+    };
+    let parts = [
+        part(1, &|top| {
+            let mut film = fs::read(top.join("film.bin")).unwrap();
+            film[..1_000_000].fill(0);
+            fs::write(top.join("film.bin"), film).unwrap();
+        }),
+        part(2, &|top| fs::remove_dir_all(top.join("notes")).unwrap()),
+    ];
+    let dir = lan.empty("leech");
+    let _leech = Client::Libtorrent.start(&lan, host(9), &whole.torrent, &dir);
+    let peer = peer_at(host(9)).to_string();
+    let seeds: Vec<_> = (1..)
+        .zip(&parts)
+        .map(|(n, sample)| seed(&lan, host(n), sample, &["--peer", &peer]))
+        .collect();
+    lan.until_same("libtorrent has all", &dir.join(whole.name), &whole.hashes);
+    seeds.into_iter().for_each(assert_ends_well);
+}
+
 #[test]
 fn libtorrent_finds_us_at_our_http_tracker() {
     assert_finds_us(Client::Libtorrent, "http");

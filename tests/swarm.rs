@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
 use btfs::proto::geometry::Geometry;
-use btfs::proto::swarm::{Setup, Swarm};
+use btfs::proto::swarm::{Event, Job, Parting, Setup, Swarm};
 use btfs::proto::units::{InfoHash, PeerId, PeerKey, ReaderId, Ticket};
+use btfs::proto::wire::extension::{
+    Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID, encode_upload_only,
+};
 use btfs::proto::wire::message::{Handshake, Message, Request, Reserved};
 
 const PIECE: u64 = 256 * 1024;
@@ -109,4 +112,170 @@ fn whoever_is_served_is_choked_when_upload_ends() {
         swarm.handle_timeout(now);
     }
     assert!(!said(&mut swarm).contains(&Message::Unchoke));
+}
+
+/// An extension handshake that says nothing but this.
+fn hello(upload_only: Option<bool>, spoken: &[Extension]) -> Message {
+    let ids = ExtensionIds::local(spoken);
+    let hello = ExtensionHandshake { ids, upload_only, ..ExtensionHandshake::default() };
+    Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() }
+}
+
+/// What the peer is told of `upload_only`, by handshakes.
+fn told_upload_only(said: Vec<Message>) -> Vec<Option<bool>> {
+    said.into_iter()
+        .filter_map(|message| match message {
+            Message::Extended { id: HANDSHAKE_ID, payload } => {
+                Some(ExtensionHandshake::parse(&payload).expect("our own").upload_only)
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn requests(swarm: &mut Swarm) -> Vec<Request> {
+    said(swarm)
+        .into_iter()
+        .filter_map(|message| match message {
+            Message::Request(asked) => Some(asked),
+            _ => None,
+        })
+        .collect()
+}
+
+fn partings(swarm: &mut Swarm) -> Vec<Parting> {
+    std::iter::from_fn(|| swarm.poll_event())
+        .filter_map(|event| match event {
+            Event::Close(_, parting) => Some(parting),
+            _ => None,
+        })
+        .collect()
+}
+
+fn first(pieces: u32) -> Bitfield {
+    let mut some = Bitfield::empty(PIECES);
+    let geometry = Geometry::new(u64::from(PIECES) * PIECE, PIECE as i64).expect("legal lengths");
+    for piece in geometry.pieces().take(pieces as usize) {
+        some.insert(piece);
+    }
+    some
+}
+
+fn bitfield(pieces: u32) -> Message {
+    Message::Bitfield(first(pieces).to_wire().into())
+}
+
+#[test]
+fn who_wants_nothing_more_says_so() {
+    let start = Instant::now();
+    let no_fill = Config { fill: false, ..Config::default() };
+    let partial_seed = Config { reads: false, ..no_fill.clone() };
+    let get = Config { reads: false, ..Config::default() };
+    for (name, have, config, expected) in [
+        ("a leech", 8, Config::default(), None),
+        ("a seed", PIECES, Config::default(), Some(true)),
+        ("a partial seed", 8, partial_seed, Some(true)),
+        ("a mount without fill that nobody reads", 8, no_fill, None),
+        ("a download that nobody reads", 8, get, None),
+    ] {
+        let mut swarm = swarm_with(first(have), config, start);
+        meet(&mut swarm, vec![Message::HaveNone], start);
+        assert_eq!(told_upload_only(said(&mut swarm)), [expected], "{name}");
+    }
+}
+
+/// The last piece comes from a peer that has only that one; then a piece is thrown out.
+#[test]
+fn peers_are_told_when_it_changes_that_nothing_more_is_wanted() {
+    let start = Instant::now();
+    let message =
+        |upload_only| Message::Extended { id: 4, payload: encode_upload_only(upload_only) };
+    for speaks_it in [false, true] {
+        let mut swarm = swarm_with(Bitfield::full(PIECES), Config::default(), start);
+        let piece = swarm.geometry().pieces().next().expect("there are some");
+        swarm.evict(piece, start);
+        let spoken: &[_] = if speaks_it { &[Extension::UploadOnly] } else { &[] };
+        meet(&mut swarm, vec![hello(None, spoken), bitfield(1), Message::Unchoke], start);
+        let mut asked = requests(&mut swarm);
+        while let Some(Request { piece, begin, len }) = asked.pop() {
+            let data = vec![0; len as usize].into();
+            swarm.handle_messages(KEY, vec![Message::Piece { piece, begin, data }], start);
+            asked.extend(requests(&mut swarm));
+        }
+        assert!(matches!(swarm.poll_job(), Some(Job::Verify { .. })));
+        swarm.handle_verified(piece, true, start);
+        swarm.handle_stored(piece, true, start);
+        let complete = said(&mut swarm);
+        swarm.evict(piece, start);
+        let evicted = said(&mut swarm);
+        if speaks_it {
+            assert!(complete.contains(&message(true)) && evicted.contains(&message(false)));
+        } else {
+            assert_eq!(told_upload_only(complete), [Some(true)]);
+            assert_eq!(told_upload_only(evicted), [Some(false)]);
+        }
+    }
+}
+
+#[test]
+fn two_that_want_nothing_of_each_other_part() {
+    let start = Instant::now();
+    let upload_only = || hello(Some(true), &[]);
+    let partial_seed = Config { fill: false, reads: false, ..Config::default() };
+    let soon = Duration::ZERO;
+    let settled = Duration::from_secs(12);
+    let table = [
+        ("two seeds", PIECES, Config::default(), vec![Message::HaveAll], Some(soon)),
+        ("a seed and a partial one", PIECES, Config::default(), vec![upload_only()], Some(soon)),
+        ("two partial seeds", 8, partial_seed.clone(), vec![upload_only()], Some(soon)),
+        ("a partial seed and a seed", 8, partial_seed.clone(), vec![Message::HaveAll], Some(soon)),
+        (
+            "a leech and one with less",
+            8,
+            Config::default(),
+            vec![upload_only(), bitfield(4)],
+            Some(settled),
+        ),
+        ("a leech and one with more", 8, Config::default(), vec![upload_only(), bitfield(9)], None),
+        ("a leech and a leech", 8, Config::default(), vec![bitfield(4)], None),
+        ("a partial seed and a leech", 8, partial_seed, vec![bitfield(9)], None),
+        ("a seed and a leech", PIECES, Config::default(), vec![bitfield(9)], None),
+    ];
+    for (name, have, config, words, expected) in table {
+        let mut swarm = swarm_with(first(have), config, start);
+        meet(&mut swarm, words, start);
+        let mut now = start;
+        let mut parted = partings(&mut swarm);
+        while parted.is_empty() && now < start + Duration::from_secs(60) {
+            now = swarm.poll_timeout().max(now + Duration::from_millis(1));
+            swarm.handle_timeout(now);
+            parted = partings(&mut swarm);
+        }
+        let after = (!parted.is_empty()).then(|| now - start);
+        match expected {
+            None => assert_eq!(parted, [], "{name}"),
+            Some(limit) => assert!(
+                parted == [Parting::BothSeeds] && after <= Some(limit),
+                "{name}: {parted:?} after {after:?}"
+            ),
+        }
+    }
+}
+
+/// A finished libtorrent may want more when its user chooses another file.
+#[test]
+fn who_is_upload_only_has_no_slot_until_it_is_interested_again() {
+    let start = Instant::now();
+    let mut swarm = swarm_with(first(8), Config::default(), start);
+    meet(&mut swarm, vec![bitfield(PIECES - 1), Message::Interested], start);
+    assert!(said(&mut swarm).contains(&Message::Unchoke));
+    swarm.handle_messages(KEY, vec![hello(Some(true), &[])], start);
+    let mut now = start;
+    while now < start + Duration::from_secs(15) {
+        now = swarm.poll_timeout().max(now + Duration::from_millis(1));
+        swarm.handle_timeout(now);
+    }
+    assert!(said(&mut swarm).contains(&Message::Choke));
+    swarm.handle_messages(KEY, vec![Message::Interested], now);
+    assert!(said(&mut swarm).contains(&Message::Unchoke));
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Config {
     /// Whether pieces that nobody reads are downloaded too. Default: yes. Off, an unread mount moves no payload.
     pub fill: bool,
+    /// Whether somebody may read. Default: yes. Without readers and fill we are a partial seed, and tell peers so.
+    pub reads: bool,
     /// Whether peers are served. Default: yes. Off, nobody is unchoked, and few will trade with us.
     pub upload: bool,
     /// Whether the driver holds blocks back for a rate limit. Default no. If so, fewer are handed to it ahead of time.
@@ -42,6 +44,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             fill: true,
+            reads: true,
             upload: true,
             upload_limited: false,
             target_peers: 50,

@@ -248,6 +248,11 @@ impl Peer {
         Ok(())
     }
 
+    /// Whether the peer has all, or told that it wants nothing more (BEP 21).
+    pub fn wants_no_more(&self) -> bool {
+        self.pieces.is_full() || self.said.upload_only == Some(true)
+    }
+
     /// Everything that the peer was asked for, oldest first.
     pub fn outstanding(&self) -> impl ExactSizeIterator<Item = &Outstanding> {
         self.outstanding.iter()

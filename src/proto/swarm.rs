@@ -18,6 +18,7 @@ mod hear;
 mod read;
 mod renew;
 mod serve;
+mod upload_only;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +40,6 @@ use super::picker::Picker;
 use super::readahead::Readers;
 use super::spread::Spread;
 use super::units::{PeerId, PeerKey, PieceIndex, Ticket};
-use super::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
 use super::wire::message::{Handshake, Message};
 
 /// Time between two looks at what may have been forgotten: silence, keep-alives, dials.
@@ -103,8 +103,8 @@ pub enum Parting {
     /// It gave nothing, and others wait to be met.
     #[error("the peer is of no use, and others wait")]
     Useless,
-    /// Neither side can want anything of the other.
-    #[error("both sides have everything")]
+    /// Neither side wants anything of the other: both have all, or are partial seeds (BEP 21).
+    #[error("neither side wants anything of the other")]
     BothSeeds,
 }
 
@@ -184,6 +184,8 @@ pub struct Swarm {
     next_housekeeping: Instant,
     next_renewal: Instant,
     asked_for_peers: Option<Instant>,
+    /// What peers were last told of us (BEP 21).
+    told_upload_only: bool,
     rng: StdRng,
 }
 
@@ -192,7 +194,7 @@ impl Swarm {
     pub fn new(setup: Setup, now: Instant) -> Self {
         let Setup { geometry, have, peer_id, listen_port, config, seed } = setup;
         let picker = Picker::new(geometry.clone(), have, config.fill, config.open_bytes, seed);
-        Self {
+        let mut swarm = Self {
             choker: Choker::new(config.upload_slots, now),
             spread: Spread::new((seed >> 7) as u32, &geometry),
             config,
@@ -215,8 +217,11 @@ impl Swarm {
             next_housekeeping: now,
             next_renewal: now,
             asked_for_peers: None,
+            told_upload_only: false,
             rng: StdRng::seed_from_u64(seed ^ 0x7377_6172_6d00),
-        }
+        };
+        swarm.told_upload_only = swarm.wants_no_more();
+        swarm
     }
 
     /// The pieces that are here and verified.
@@ -398,6 +403,7 @@ impl Swarm {
         for key in quiet {
             self.say(key, Message::KeepAlive, now);
         }
+        self.part_from_uploaders(now);
         self.renew(now);
         self.dial(now);
         // Here and not with each message: it looks at every block that is under way.
@@ -432,15 +438,7 @@ impl Swarm {
     /// The first messages to a fresh peer: what we speak and what we have.
     fn greet(&mut self, peer: &Peer) {
         if peer.extended {
-            let hello = ExtensionHandshake {
-                ids: ExtensionIds::local(&[Extension::DontHave]),
-                port: (self.listen_port != 0).then_some(self.listen_port),
-                client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
-                requests: u16::try_from(self.config.max_incoming_requests).ok(),
-                your_ip: Some(peer.addr.ip()),
-                ..ExtensionHandshake::default()
-            };
-            let message = Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() };
+            let message = self.hello(peer, self.wants_no_more().then_some(true));
             self.transmit.push_back((peer.key, message));
         }
         let have = self.picker.have();
@@ -457,7 +455,7 @@ impl Swarm {
     fn dial(&mut self, now: Instant) {
         while self.peers.len() + self.dialling.len() < self.config.target_peers
             && self.dialling.len() < self.config.max_dials
-            && let Some(addr) = self.candidates.next(self.picker.have().is_full(), now)
+            && let Some(addr) = self.candidates.next(self.wants_no_more(), now)
         {
             if self.peers.values().any(|peer| peer.addr == addr || peer.listens_at == Some(addr)) {
                 continue;
@@ -465,7 +463,7 @@ impl Swarm {
             self.dialling.insert(addr);
             self.events.push_back(Event::Dial(addr));
         }
-        let starving = !self.have().is_full() && self.lacks_peers();
+        let starving = !self.wants_no_more() && self.lacks_peers();
         let patient = self.asked_for_peers.is_some_and(|at| now - at < Duration::from_secs(30));
         if starving && !patient {
             self.asked_for_peers = Some(now);
@@ -486,8 +484,12 @@ impl Swarm {
             self.events.push_back(Event::Close(key, parting));
             let contact = self.drop_peer(key, now);
             match (contact, parting) {
-                (Some(addr), Parting::BothSeeds) => self.candidates.has_all(addr, now),
-                (Some(addr), Parting::Useless) => self.candidates.failed(addr, now),
+                (Some(addr), Parting::BothSeeds) if self.wants_no_more() => {
+                    self.candidates.has_all(addr, now);
+                }
+                (Some(addr), Parting::BothSeeds | Parting::Useless) => {
+                    self.candidates.failed(addr, now);
+                }
                 _ => {}
             }
         }

@@ -222,6 +222,7 @@ impl Swarm {
             self.events.push_back(Event::Ready(ticket));
         }
         if self.picker.have().is_full() {
+            self.tell_upload_only(now);
             self.events.push_back(Event::Complete);
         }
         for liar in liars {
@@ -272,6 +273,7 @@ impl Swarm {
             let payload = encode_dont_have(piece.raw());
             self.say(key, Message::Extended { id, payload }, now);
         }
+        self.tell_upload_only(now);
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
             self.judge(key, now);

@@ -10,7 +10,7 @@ use crate::proto::bitfield::Bitfield;
 use crate::proto::candidates::culprit;
 use crate::proto::peer::Peer;
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
-use crate::proto::wire::extension::{Extension, HANDSHAKE_ID, parse_dont_have};
+use crate::proto::wire::extension::{Extension, HANDSHAKE_ID, parse_dont_have, parse_upload_only};
 use crate::proto::wire::message::{Message, Request};
 
 /// Why a message ends the connection.
@@ -43,7 +43,10 @@ impl Swarm {
             Message::Suggest(raw) => self.hear_suggest(key, raw),
             Message::Choke => self.hear_choke(key),
             Message::Unchoke => self.hear_unchoke(key),
-            Message::Interested => self.hear_interested(key, now),
+            Message::Interested => {
+                self.forget_upload_only(key);
+                self.hear_interested(key, now)
+            }
             Message::NotInterested => self.hear_not_interested(key),
             Message::Have(raw) => self.hear_have(key, raw, now),
             Message::Bitfield(bytes) => self.hear_bitfield(key, &bytes, now),
@@ -213,9 +216,19 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         match id {
             HANDSHAKE_ID => match peer.learn(payload) {
-                Ok(()) => Ok(()),
+                Ok(()) => {
+                    self.heed_upload_only(key, now);
+                    Ok(())
+                }
                 Err(_) => self.odd(key),
             },
+            _ if Extension::from_local_id(id) == Some(Extension::UploadOnly) => {
+                let told =
+                    parse_upload_only(payload).ok_or("upload_only of another length than 1")?;
+                peer.said.upload_only = Some(told);
+                self.heed_upload_only(key, now);
+                Ok(())
+            }
             _ if Extension::from_local_id(id) == Some(Extension::DontHave) => {
                 let raw = parse_dont_have(payload).ok_or("lt_donthave of another length than 4")?;
                 let piece = self.geometry.piece(raw).ok_or("lt_donthave of a piece that is not")?;
@@ -254,13 +267,13 @@ impl Swarm {
 
     /// Tells the peer whether we want anything of it; parts from it when neither can want anything.
     pub(super) fn judge(&mut self, key: PeerKey, now: Instant) {
+        let no_more = self.wants_no_more();
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let have = self.picker.have();
-        if have.is_full() && peer.pieces.is_full() {
+        if no_more && peer.wants_no_more() {
             self.part(key, Parting::BothSeeds, now);
             return;
         }
-        let wanted = peer.pieces.has_more_than(have);
+        let wanted = !no_more && peer.pieces.has_more_than(self.picker.have());
         if wanted != peer.am_interested {
             peer.am_interested = wanted;
             self.say(key, if wanted { Message::Interested } else { Message::NotInterested }, now);

@@ -25,7 +25,7 @@ impl Swarm {
             return;
         }
         self.next_renewal = now + RENEWAL;
-        if self.candidates.has_fresh(self.have().is_full(), now)
+        if self.candidates.has_fresh(self.wants_no_more(), now)
             && let Some(key) = self.least_useful(now)
         {
             self.part(key, Parting::Useless, now);

@@ -40,7 +40,7 @@ impl Swarm {
                 waiting: peer.choke_changed,
             })
             .collect();
-        let seeding = self.have().is_full();
+        let seeding = self.wants_no_more();
         self.choker.set_spreading(self.is_spreading());
         let chosen = self.choker.round(&standings, seeding, now, &mut self.rng);
         for standing in standings {
@@ -63,7 +63,7 @@ impl Swarm {
 
     /// Who has taken its credit and given nothing loses its slot at once: a round is long on a fast line.
     fn choke_riders(&mut self, now: Instant) {
-        if self.have().is_full() {
+        if self.wants_no_more() {
             return;
         }
         let optimistic = self.choker.optimistic();
@@ -82,7 +82,7 @@ impl Swarm {
         self.choker.set_spreading(self.is_spreading());
         let wanting = || self.peers.values().filter(|peer| peer.peer_interested);
         let served = wanting().filter(|peer| !peer.am_choking).count();
-        let seeding = self.have().is_full();
+        let seeding = self.wants_no_more();
         let fair = |peer: &&Peer| seeding || (!peer.snubbed && !peer.rides_free());
         let mut waiting: Vec<_> = wanting()
             .filter(|peer| peer.am_choking)

@@ -1,5 +1,5 @@
 //! The extension protocol (BEP 10): its handshake, who calls which extension by what number, and the
-//! payload of BEP 54.
+//! payloads of BEP 54 and of libtorrent's upload_only.
 //!
 //! Invariant: every field of an [`ExtensionHandshake`] that a peer sent is within its bounds; what is not,
 //! or is of another type, counts as not sent.
@@ -33,13 +33,16 @@ pub enum Extension {
     Metadata,
     /// BEP 54: a piece that the sender had is gone.
     DontHave,
+    /// libtorrent: whether the sender wants pieces, as in the handshake by BEP 21, when that changes.
+    UploadOnly,
 }
 
 /// Names, and our own numbers: those that peers use towards us.
-const TABLE: [(Extension, &str, u8); 3] = [
+const TABLE: [(Extension, &str, u8); 4] = [
     (Extension::Pex, "ut_pex", 1),
     (Extension::Metadata, "ut_metadata", 2),
     (Extension::DontHave, "lt_donthave", 3),
+    (Extension::UploadOnly, "upload_only", 4),
 ];
 
 impl Extension {
@@ -88,8 +91,8 @@ pub struct ExtensionHandshake {
     pub your_ip: Option<IpAddr>,
     /// `metadata_size`: bytes of the info dictionary, at most [`MAX_METADATA_LEN`] (BEP 9).
     pub metadata_len: Option<u32>,
-    /// `upload_only`: the sender wants no pieces (BEP 21).
-    pub upload_only: bool,
+    /// `upload_only`: whether the sender wants no pieces (BEP 21).
+    pub upload_only: Option<bool>,
 }
 
 /// The dictionary as it goes on the wire.
@@ -113,7 +116,7 @@ impl ExtensionHandshake {
             metadata_size: self.metadata_len,
             p: self.port,
             reqq: self.requests,
-            upload_only: self.upload_only.then_some(1),
+            upload_only: self.upload_only.map(u8::from),
             v: self.client.as_deref(),
             yourip: self.your_ip.map(octets),
         };
@@ -148,9 +151,7 @@ impl ExtensionHandshake {
         replace(&mut self.your_ip, dict.string("yourip").and_then(address));
         let len = integer(&dict, "metadata_size").and_then(|len| u32::try_from(len).ok());
         replace(&mut self.metadata_len, len.filter(|len| (1..=MAX_METADATA_LEN).contains(len)));
-        if let Some(flag) = integer(&dict, "upload_only") {
-            self.upload_only = flag != 0;
-        }
+        replace(&mut self.upload_only, integer(&dict, "upload_only").map(|flag| flag != 0));
         Ok(())
     }
 }
@@ -163,6 +164,16 @@ pub fn encode_dont_have(piece: u32) -> Bytes {
 /// The number of the piece that a peer has no longer; `None` for a payload of another length than 4.
 pub fn parse_dont_have(payload: &[u8]) -> Option<u32> {
     payload.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// The payload of upload_only.
+pub fn encode_upload_only(upload_only: bool) -> Bytes {
+    Bytes::copy_from_slice(&[upload_only.into()])
+}
+
+/// Whether a peer wants no pieces; `None` for a payload of another length than 1.
+pub fn parse_upload_only(payload: &[u8]) -> Option<bool> {
+    <[u8; 1]>::try_from(payload).ok().map(|[flag]| flag != 0)
 }
 
 fn integer(dict: &Dict<'_>, key: &str) -> Option<i64> {

@@ -1,0 +1,88 @@
+//! Who wants nothing more (BEP 21): we tell peers of us, they tell us of them, and where neither side wants
+//! anything of the other, both part.
+//!
+//! We want nothing more when all is here, and as a partial seed: one whose data is incomplete and that neither fill
+//! nor a reader will ever complete. A mount without fill that nobody reads is no partial seed: a reader may come at
+//! any moment, and would then miss the connections that peers have closed for it.
+//!
+//! libtorrent takes the handshake's word only when it says yes, so those who speak its message of the same name
+//! are told by that.
+//!
+//! Not here: the bytes ([`crate::proto::wire::extension`]).
+
+use std::time::Instant;
+
+use super::{CROSSING, Parting, Swarm};
+use crate::proto::peer::Peer;
+use crate::proto::units::PeerKey;
+use crate::proto::wire::extension::{
+    Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID, encode_upload_only,
+};
+use crate::proto::wire::message::Message;
+
+impl Swarm {
+    /// Whether nothing will be wanted beside what is here.
+    pub(super) fn wants_no_more(&self) -> bool {
+        self.have().is_full() || !(self.config.fill || self.config.reads)
+    }
+
+    /// The extension handshake to this peer (BEP 10). It is whole each time: libtorrent takes what a later one
+    /// leaves out as taken back.
+    pub(super) fn hello(&self, peer: &Peer, upload_only: Option<bool>) -> Message {
+        let hello = ExtensionHandshake {
+            ids: ExtensionIds::local(&[Extension::DontHave, Extension::UploadOnly]),
+            port: (self.listen_port != 0).then_some(self.listen_port),
+            client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
+            requests: u16::try_from(self.config.max_incoming_requests).ok(),
+            your_ip: Some(peer.addr.ip()),
+            metadata_len: None,
+            upload_only,
+        };
+        Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() }
+    }
+
+    /// Tells every peer when it has changed whether we want more.
+    pub(super) fn tell_upload_only(&mut self, now: Instant) {
+        let upload_only = self.wants_no_more();
+        if std::mem::replace(&mut self.told_upload_only, upload_only) == upload_only {
+            return;
+        }
+        for key in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.judge(key, now);
+            let Some(peer) = self.peers.get(&key).filter(|peer| peer.extended) else { continue };
+            let message = match peer.said.ids.of(Extension::UploadOnly) {
+                Some(id) => Message::Extended { id, payload: encode_upload_only(upload_only) },
+                None => self.hello(peer, Some(upload_only)),
+            };
+            self.say(key, message, now);
+        }
+    }
+
+    /// The peer has told of itself: if it wants nothing, it needs no slot, whatever it said before.
+    pub(super) fn heed_upload_only(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.peer_interested &= !peer.wants_no_more();
+        self.judge(key, now);
+    }
+
+    /// The peer says that it is interested: whatever it said before, it wants more.
+    pub(super) fn forget_upload_only(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.said.upload_only = None;
+        }
+    }
+
+    /// Parts from those that want nothing and have nothing for us, unless the user named them. Not at once: what
+    /// they have may still be on its way, as one HAVE after another.
+    pub(super) fn part_from_uploaders(&mut self, now: Instant) {
+        let idle = |peer: &&Peer| {
+            let settled = now.saturating_duration_since(peer.since) >= CROSSING;
+            let unused = !peer.am_interested && peer.wants_no_more();
+            settled && unused && !self.candidates.is_chosen(peer.addr)
+        };
+        let keys: Vec<_> = self.peers.values().filter(idle).map(|peer| peer.key).collect();
+        for key in keys {
+            self.part(key, Parting::BothSeeds, now);
+        }
+    }
+}
