@@ -16,6 +16,7 @@ pub mod layout;
 pub mod limit;
 pub mod metainfo;
 pub mod names;
+pub mod origin;
 pub mod partial;
 pub mod peer;
 pub mod picker;

@@ -277,19 +277,26 @@ struct Scene {
 /// One line for each announce: seconds since the start, URL, event.
 type Trace = Vec<(u64, String, Event)>;
 
+/// A way to make tiers of URLs.
+type Make = fn(&[Vec<String>], Pace, u64, Instant) -> Tiers;
+
 impl Scene {
     fn new(tiers: &[&[&str]], seed: u64) -> Self {
+        Self::made_by(Tiers::new, tiers, seed)
+    }
+
+    /// The trackers of a private torrent.
+    fn private(tiers: &[&[&str]], seed: u64) -> Self {
+        Self::made_by(Tiers::private, tiers, seed)
+    }
+
+    fn made_by(make: Make, tiers: &[&[&str]], seed: u64) -> Self {
         let now = Instant::now();
         let urls: Vec<Vec<String>> = tiers
             .iter()
             .map(|tier| tier.iter().map(|host| format!("http://{host}/announce")).collect())
             .collect();
-        Self {
-            tiers: Tiers::new(&urls, Pace::default(), seed, now),
-            start: now,
-            now,
-            open: Vec::new(),
-        }
+        Self { tiers: make(&urls, Pace::default(), seed, now), start: now, now, open: Vec::new() }
     }
 
     /// Jumps from wake-up to wake-up until `secs` after the start and answers as `world` says; `None`
@@ -391,6 +398,21 @@ fn tiers_are_shuffled_by_their_seed() {
     let firsts: std::collections::BTreeSet<String> = (0..50).map(first).collect();
     assert_eq!(firsts.len(), 4);
     assert_eq!(first(7), first(7));
+}
+
+#[test]
+fn a_private_torrent_uses_one_tracker_until_it_fails() {
+    let mut scene = Scene::private(&[&["a"], &["b"]], 1);
+    assert_eq!(scene.run(25, |_| None), [line(0, "a", Event::Started)], "b waits for a");
+    let hanging = scene.open.remove(0);
+    scene.tiers.handle_failure(hanging.tracker, "down".into(), None, scene.now);
+    assert_eq!(scene.run(26, |_| every(100)), [line(25, "b", Event::Started)]);
+    let at = |secs| line(secs, "b", Event::None);
+    assert_eq!(scene.run(300, |_| every(100)), [at(125), at(225)], "b stays");
+    let trace = scene
+        .run(326, |order| if order.url.contains('b') { Some(Err("down")) } else { every(100) });
+    assert_eq!(trace, [at(325), line(325, "a", Event::Started)]);
+    assert!(Scene::private(&[], 1).run(10, |_| every(1)).is_empty());
 }
 
 #[test]

@@ -269,6 +269,28 @@ fn what_cannot_be_done_is_status_1_with_a_reason() {
     }
 }
 
+/// A foreign tracker could not tell who may have it.
+#[test]
+fn a_private_torrent_takes_no_tracker_but_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, torrent) = (dir.path().join("data"), dir.path().join("data.torrent"));
+    fs::write(&data, b"bytes").unwrap();
+    let own = ["--private", "--tracker", "http://own.example/announce", "-o"];
+    let created = program().arg("create").args(own).args([&torrent, &data]).output().unwrap();
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let foreign = ["--listen", "127.0.0.1:0", "--tracker", "http://127.0.0.1:1/announce"];
+    let expected = "data: the torrent is private (BEP 27), and http://127.0.0.1:1/announce is not \
+                    one of its trackers; leave --tracker out for it";
+    for (command, place) in [("seed", data.as_path()), ("get", dir.path())] {
+        let mut program = program();
+        program.env("XDG_CACHE_HOME", dir.path()).arg(command).args(foreign);
+        let output = program.args([&torrent, place]).output().unwrap();
+        assert_refusal(command, &output, 1, expected);
+    }
+    let shown = btfs(["info".as_ref(), torrent.as_os_str()]);
+    assert!(text(&shown.stdout).lines().any(|line| line == "private     yes"));
+}
+
 #[test]
 fn verify_tells_what_is_right_and_what_is_not() {
     let dir = tempfile::tempdir().unwrap();

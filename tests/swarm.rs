@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
 use btfs::proto::geometry::Geometry;
+use btfs::proto::origin::Origin;
 use btfs::proto::swarm::{Event, Job, Parting, Setup, Swarm};
 use btfs::proto::units::{InfoHash, PeerId, PeerKey, ReaderId, Ticket};
 use btfs::proto::wire::extension::{
@@ -23,10 +24,14 @@ fn swarm(now: Instant) -> Swarm {
 }
 
 fn swarm_with(have: Bitfield, config: Config, now: Instant) -> Swarm {
+    make(have, config, false, now)
+}
+
+fn make(have: Bitfield, config: Config, private: bool, now: Instant) -> Swarm {
     let total = u64::from(PIECES) * PIECE;
     let geometry = Geometry::new(total, PIECE as i64).expect("legal lengths");
     let peer_id = PeerId([1; 20]);
-    Swarm::new(Setup { geometry, have, peer_id, listen_port: 6881, config, seed: 7 }, now)
+    Swarm::new(Setup { geometry, have, private, peer_id, listen_port: 6881, config, seed: 7 }, now)
 }
 
 /// A peer with BEP 6 and BEP 10, which says this.
@@ -278,4 +283,64 @@ fn who_is_upload_only_has_no_slot_until_it_is_interested_again() {
     assert!(said(&mut swarm).contains(&Message::Choke));
     swarm.handle_messages(KEY, vec![Message::Interested], now);
     assert!(said(&mut swarm).contains(&Message::Unchoke));
+}
+
+/// A peer from this address of the net, dialled by us or not.
+fn arrive(swarm: &mut Swarm, last: u8, incoming: bool, now: Instant) {
+    let (reserved, info_hash) = (Reserved::default(), InfoHash([0; 20]));
+    let said = Handshake { reserved, info_hash, peer_id: PeerId([last; 20]) };
+    swarm.handle_connected(PeerKey(last.into()), at(last), incoming, said, now);
+}
+
+fn at(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 6881))
+}
+
+/// BEP 27: whoever came by one tracker goes when another is used.
+#[test]
+fn a_private_torrent_has_the_peers_of_one_tracker() {
+    let start = Instant::now();
+    for (private, parted) in [(true, vec![3, 4]), (false, vec![])] {
+        let mut swarm = make(Bitfield::empty(PIECES), Config::default(), private, start);
+        swarm.handle_candidates([at(2)], Origin::User, start);
+        swarm.handle_tracked("http://a/announce", [at(3), at(5)], start);
+        for (last, incoming) in [(2, false), (3, false), (4, true)] {
+            arrive(&mut swarm, last, incoming, start);
+        }
+        swarm.handle_tracked("http://a/announce", [at(3)], start);
+        assert_eq!(swarm.peers().len(), 3, "it is still the same tracker");
+        while swarm.poll_event().is_some() {}
+
+        swarm.handle_tracked("http://b/announce", [at(6)], start);
+        // This dial began while the first tracker was used.
+        arrive(&mut swarm, 5, false, start);
+        arrive(&mut swarm, 6, false, start);
+        let closed: Vec<_> = std::iter::from_fn(|| swarm.poll_event())
+            .filter_map(|event| match event {
+                Event::Close(key, Parting::OtherTracker) => Some(key.0),
+                _ => None,
+            })
+            .collect();
+        let late = if private { vec![5] } else { vec![] };
+        assert_eq!(closed, [parted, late].concat(), "private: {private}");
+    }
+}
+
+#[test]
+fn a_private_torrent_dials_whom_its_trackers_and_its_user_name() {
+    let start = Instant::now();
+    for (origin, private, dialled) in [
+        (Origin::User, true, true),
+        (Origin::Tracker, true, true),
+        (Origin::ForeignTracker, true, false),
+        (Origin::Dht, true, false),
+        (Origin::Pex, true, false),
+        (Origin::Lsd, true, false),
+        (Origin::Pex, false, true),
+    ] {
+        let mut swarm = make(Bitfield::empty(PIECES), Config::default(), private, start);
+        swarm.handle_candidates([at(2)], origin, start);
+        let dials = std::iter::from_fn(|| swarm.poll_event()).any(|e| e == Event::Dial(at(2)));
+        assert_eq!(dials, dialled, "{origin:?}, private: {private}");
+    }
 }

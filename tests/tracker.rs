@@ -51,6 +51,7 @@ impl Peer {
         let job = Job {
             tiers,
             info_hash: TORRENT,
+            private: false,
             peer_id: PeerId(peer_id),
             port,
             pace,

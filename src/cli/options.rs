@@ -65,7 +65,8 @@ pub struct NetworkArgs {
     pub peers: Vec<String>,
     /// Announce to this tracker too; may be repeated
     ///
-    /// An http, https or udp URL, asked beside those that the torrent names.
+    /// An http, https or udp URL, asked beside those that the torrent names. A private torrent (BEP 27) that names
+    /// any takes no other.
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
     /// Upload at most so much a second

@@ -63,9 +63,13 @@ pub async fn add(
     options: Options,
     progress: impl FnMut(&Checked) + Send + 'static,
 ) -> anyhow::Result<Handle> {
+    let name = metainfo.name.clone();
     match node.add(metainfo, options, progress).await {
         Err(NodeError::Home(HomeError::Lock(busy @ LockError::Busy { .. }))) => {
             bail!("{busy}; end that one first, or keep this one's elsewhere")
+        }
+        Err(foreign @ NodeError::ForeignTracker(_)) => {
+            bail!("{name}: {foreign}; leave --tracker out for it")
         }
         added => Ok(added?),
     }

@@ -27,6 +27,7 @@ use crate::proto::announce::Progress;
 use crate::proto::announce::tiers::Pace;
 use crate::proto::config::Config;
 use crate::proto::metainfo::Metainfo;
+use crate::proto::origin::Origin;
 use crate::proto::swarm::{Setup, Swarm};
 use crate::proto::units::TorrentId;
 
@@ -85,6 +86,9 @@ pub enum NodeError {
     /// The threads.
     #[error("cannot start worker threads")]
     Threads(#[source] io::Error),
+    /// The torrent must not be announced there.
+    #[error("the torrent is private (BEP 27), and {0} is not one of its trackers")]
+    ForeignTracker(String),
     /// The torrent's data.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -147,13 +151,18 @@ impl Node {
     /// Adds a torrent. What an earlier run left is taken up; `progress` hears of what has to be hashed for that.
     ///
     /// # Errors
-    /// When its data cannot be opened or belongs to another process.
+    /// When its data cannot be opened or belongs to another process, or it is private and a tracker is not its own.
     pub async fn add(
         &self,
         metainfo: Arc<Metainfo>,
         options: Options,
         progress: impl FnMut(&Checked) + Send + 'static,
     ) -> Result<Handle, NodeError> {
+        let may_announce =
+            |url: &&String| Origin::of_tracker(url, &metainfo.trackers).may_serve(metainfo.private);
+        if let Some(url) = options.trackers.iter().find(|url| !may_announce(url)) {
+            return Err(NodeError::ForeignTracker(url.clone()));
+        }
         let id = TorrentId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let resources = self.resources.clone();
         let home = options.home.clone();
@@ -211,6 +220,7 @@ impl Node {
             Setup {
                 geometry: metainfo.geometry.clone(),
                 have: content.have.snapshot(),
+                private: metainfo.private,
                 peer_id,
                 listen_port: self.port,
                 config,
@@ -220,12 +230,13 @@ impl Node {
         );
         let tracker = online.then(|| {
             self.resources.network.open(door.clone());
-            swarm.handle_candidates(options.peers, true, now);
+            swarm.handle_candidates(options.peers, Origin::User, now);
             let mut tiers = metainfo.trackers.clone();
             tiers.extend(options.trackers.into_iter().map(|url| vec![url]));
             let job = Job {
                 tiers,
                 info_hash: metainfo.info_hash,
+                private: metainfo.private,
                 peer_id,
                 port: self.port,
                 pace: Pace::default(),

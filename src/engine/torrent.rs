@@ -266,7 +266,7 @@ impl Torrent {
         match event {
             TrackerEvent::Peers { url, addrs } => {
                 debug!(url, count = addrs.len(), "peers from a tracker");
-                self.swarm.handle_candidates(addrs, false, now());
+                self.swarm.handle_tracked(&url, addrs, now());
             }
             TrackerEvent::ExternalIp(ip) => {
                 debug!(%ip, "a tracker sees us there");

@@ -81,6 +81,8 @@ pub struct Job {
     pub tiers: Vec<Vec<String>>,
     /// The torrent.
     pub info_hash: InfoHash,
+    /// Whether one tracker at a time is used (BEP 27).
+    pub private: bool,
     /// Our name.
     pub peer_id: PeerId,
     /// TCP port on which we listen.
@@ -100,7 +102,8 @@ pub fn spawn(
     progress: watch::Receiver<Progress>,
     out: mpsc::Sender<TrackerEvent>,
 ) -> TrackerHandle {
-    let tiers = Tiers::new(&job.tiers, job.pace, job.seed, now());
+    let make = if job.private { Tiers::private } else { Tiers::new };
+    let tiers = make(&job.tiers, job.pace, job.seed, now());
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let (status_writer, status) = watch::channel(tiers.status().collect());
     let (reporter, reports) = mpsc::channel(AT_ONCE);

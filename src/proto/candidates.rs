@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::origin::Origin;
 use super::priority::priority;
 
 /// Addresses that one torrent remembers.
@@ -55,6 +56,8 @@ impl Candidate {
 pub struct Candidates {
     known: BTreeMap<SocketAddr, Candidate>,
     banned: BTreeMap<SocketAddr, Instant>,
+    /// Of a torrent to which BEP 27 holds.
+    private: bool,
     /// Where others see us, in each family.
     ours: (SocketAddr, SocketAddr),
 }
@@ -62,12 +65,13 @@ pub struct Candidates {
 impl Candidates {
     /// No addresses. Until somebody tells where he sees us, connections are ranked as if we were at an address
     /// that `seed` draws, so that not all who do not know theirs dial the same peers.
-    pub fn new(listen_port: u16, seed: u64) -> Self {
+    pub fn new(listen_port: u16, private: bool, seed: u64) -> Self {
         let v4 = Ipv4Addr::from_bits((seed >> 32) as u32);
         let v6 = Ipv6Addr::from_bits(u128::from(seed) << 64);
         Self {
             known: BTreeMap::new(),
             banned: BTreeMap::new(),
+            private,
             ours: (
                 SocketAddr::new(v4.into(), listen_port),
                 SocketAddr::new(v6.into(), listen_port),
@@ -86,8 +90,12 @@ impl Candidates {
         }
     }
 
-    /// Takes in an address. `chosen`: the user named it.
-    pub fn add(&mut self, addr: SocketAddr, chosen: bool, now: Instant) {
+    /// Takes in an address, if the torrent may have it from there.
+    pub fn add(&mut self, addr: SocketAddr, origin: Origin, now: Instant) {
+        let chosen = origin == Origin::User;
+        if !origin.may_serve(self.private) {
+            return;
+        }
         if !is_dialable(addr) || (self.known.len() >= MAX_KNOWN && !chosen) {
             return;
         }
@@ -135,6 +143,11 @@ impl Candidates {
         self.known.get(&addr).is_some_and(|candidate| candidate.chosen)
     }
 
+    /// Whether the address was taken in and not forgotten.
+    pub fn is_known(&self, addr: SocketAddr) -> bool {
+        self.known.contains_key(&addr)
+    }
+
     /// When the next address that waits may be dialled.
     pub fn next_at(&self) -> Option<Instant> {
         let at = |candidate: &Candidate| match candidate.standing {
@@ -174,6 +187,11 @@ impl Candidates {
     /// The address is ours or another's: never dial it again.
     pub fn forget(&mut self, addr: SocketAddr) {
         self.known.remove(&addr);
+    }
+
+    /// Only those that the user named may still be dialled.
+    pub fn forget_all_but_chosen(&mut self) {
+        self.known.retain(|_, candidate| candidate.chosen);
     }
 
     /// Nothing to do with this culprit for an hour.
@@ -229,8 +247,8 @@ mod tests {
     #[test]
     fn an_address_is_dialled_once_and_then_waits_longer_each_time() {
         let start = Instant::now();
-        let mut candidates = Candidates::new(6881, 1);
-        candidates.add(addr(1), false, start);
+        let mut candidates = Candidates::new(6881, false, 1);
+        candidates.add(addr(1), Origin::Tracker, start);
         assert_eq!(candidates.next(false, start), Some(addr(1)));
         assert_eq!(candidates.next(false, start), None);
         candidates.failed(addr(1), start);
@@ -243,10 +261,10 @@ mod tests {
     #[test]
     fn the_users_choice_comes_first_and_a_banned_address_never() {
         let start = Instant::now();
-        let mut candidates = Candidates::new(6881, 1);
-        candidates.add(addr(1), false, start);
-        candidates.add(addr(2), true, start);
-        candidates.add(addr(3), false, start);
+        let mut candidates = Candidates::new(6881, false, 1);
+        candidates.add(addr(1), Origin::Tracker, start);
+        candidates.add(addr(2), Origin::User, start);
+        candidates.add(addr(3), Origin::Tracker, start);
         candidates.ban(culprit(addr(1)), start);
         candidates.ban(culprit("8.8.8.8:1".parse().expect("an address")), start);
         assert!(candidates.is_banned("8.8.8.8:2".parse().expect("an address"), start));
@@ -260,7 +278,7 @@ mod tests {
     #[test]
     fn who_fails_less_comes_first_and_then_whom_the_pair_ranks_higher() {
         let start = Instant::now();
-        let mut candidates = Candidates::new(6881, 1);
+        let mut candidates = Candidates::new(6881, false, 1);
         let ours = "123.213.32.10".parse().expect("an address");
         let [low, high, failed] = ["123.213.32.234:1", "98.76.54.32:1", "98.76.54.33:1"]
             .map(|text| text.parse().expect("an address"));
@@ -269,7 +287,7 @@ mod tests {
                 > priority(SocketAddr::new(ours, 6881), low)
         );
         for addr in [failed, low, high] {
-            candidates.add(addr, false, start);
+            candidates.add(addr, Origin::Tracker, start);
         }
         candidates.failed(failed, start);
         candidates.seen_at(ours);
@@ -280,9 +298,9 @@ mod tests {
 
     #[test]
     fn addresses_that_lead_nowhere_are_not_taken_in() {
-        let mut candidates = Candidates::new(6881, 1);
+        let mut candidates = Candidates::new(6881, false, 1);
         for odd in ["0.0.0.0:1", "10.0.0.1:0", "224.0.0.1:1", "[ff02::1]:1", "255.255.255.255:1"] {
-            candidates.add(odd.parse().expect("an address"), false, Instant::now());
+            candidates.add(odd.parse().expect("an address"), Origin::Tracker, Instant::now());
         }
         assert!(candidates.is_empty());
     }

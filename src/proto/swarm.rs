@@ -15,6 +15,7 @@
 
 mod fetch;
 mod hear;
+mod private;
 mod read;
 mod renew;
 mod serve;
@@ -35,6 +36,7 @@ use super::candidates::{Candidates, is_local};
 use super::choker::Choker;
 use super::config::Config;
 use super::geometry::{Geometry, Span};
+use super::origin::Origin;
 use super::peer::Peer;
 use super::picker::Picker;
 use super::readahead::Readers;
@@ -103,6 +105,9 @@ pub enum Parting {
     /// It gave nothing, and others wait to be met.
     #[error("the peer is of no use, and others wait")]
     Useless,
+    /// It was named by a tracker that a private torrent no longer uses (BEP 27).
+    #[error("the peer is of another tracker than the one now used")]
+    OtherTracker,
     /// Neither side wants anything of the other: both have all, or are partial seeds (BEP 21).
     #[error("neither side wants anything of the other")]
     BothSeeds,
@@ -147,6 +152,8 @@ pub struct Setup {
     pub geometry: Geometry,
     /// The pieces that are here and verified.
     pub have: Bitfield,
+    /// Whether BEP 27 holds.
+    pub private: bool,
     /// Our name.
     pub peer_id: PeerId,
     /// Where we take connections, told to peers.
@@ -170,6 +177,9 @@ pub struct Swarm {
     blame: Blame,
     choker: Choker,
     spread: Spread,
+    private: bool,
+    /// Which tracker named peers last, of a private torrent.
+    tracker: Option<String>,
     candidates: Candidates,
     peers: BTreeMap<PeerKey, Peer>,
     /// Pieces that are being verified or stored, and take memory until then.
@@ -192,7 +202,7 @@ pub struct Swarm {
 impl Swarm {
     /// A swarm without peers.
     pub fn new(setup: Setup, now: Instant) -> Self {
-        let Setup { geometry, have, peer_id, listen_port, config, seed } = setup;
+        let Setup { geometry, have, private, peer_id, listen_port, config, seed } = setup;
         let picker = Picker::new(geometry.clone(), have, config.fill, config.open_bytes, seed);
         let mut swarm = Self {
             choker: Choker::new(config.upload_slots, now),
@@ -201,11 +211,13 @@ impl Swarm {
             geometry,
             peer_id,
             listen_port,
+            private,
+            tracker: None,
             picker,
             readers: Readers::default(),
             assembly: Assembly::default(),
             blame: Blame::default(),
-            candidates: Candidates::new(listen_port, seed),
+            candidates: Candidates::new(listen_port, private, seed),
             peers: BTreeMap::new(),
             in_hand: BTreeSet::new(),
             dialling: BTreeSet::new(),
@@ -284,15 +296,15 @@ impl Swarm {
         self.next_housekeeping.min(self.choker.poll_timeout())
     }
 
-    /// Addresses of peers. `chosen`: the user named them.
+    /// Addresses of peers; those that the torrent may not have from there are left out.
     pub fn handle_candidates(
         &mut self,
         addrs: impl IntoIterator<Item = SocketAddr>,
-        chosen: bool,
+        origin: Origin,
         now: Instant,
     ) {
         for addr in addrs {
-            self.candidates.add(addr, chosen, now);
+            self.candidates.add(addr, origin, now);
         }
         self.dial(now);
     }
@@ -329,7 +341,7 @@ impl Swarm {
         if let Some(twin) = self.crossed(said.peer_id, incoming, now) {
             self.part(twin, Parting::Duplicate, now);
         }
-        if let Some(parting) = self.refusal(addr, said.peer_id, now) {
+        if let Some(parting) = self.refusal(addr, incoming, said.peer_id, now) {
             if parting == Parting::Ourselves {
                 self.candidates.forget(addr);
             } else {
@@ -420,9 +432,18 @@ impl Swarm {
     }
 
     /// Why this peer is not wanted, if so.
-    fn refusal(&self, addr: SocketAddr, id: PeerId, now: Instant) -> Option<Parting> {
+    fn refusal(
+        &self,
+        addr: SocketAddr,
+        incoming: bool,
+        id: PeerId,
+        now: Instant,
+    ) -> Option<Parting> {
         if id == self.peer_id {
             return Some(Parting::Ourselves);
+        }
+        if self.is_left_behind(addr, incoming) {
+            return Some(Parting::OtherTracker);
         }
         if self.candidates.is_banned(addr, now) {
             return Some(Parting::Banned);

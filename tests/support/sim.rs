@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
 use btfs::proto::geometry::{Geometry, Span};
+use btfs::proto::origin::Origin;
 use btfs::proto::swarm::{Event, Job, Parting, Setup, Swarm};
 use btfs::proto::units::{InfoHash, PeerId, PeerKey, PieceIndex, ReaderId, Ticket};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
@@ -209,6 +210,7 @@ impl World {
         let setup = Setup {
             geometry: self.torrent.geometry.clone(),
             have,
+            private: false,
             peer_id: peer_id(node),
             listen_port: 6881,
             config,
@@ -259,7 +261,7 @@ impl World {
     /// The node tells its swarm of the others, as a tracker would.
     pub(crate) fn introduce(&mut self, node: NodeId, others: &[NodeId]) {
         let addrs: Vec<_> = others.iter().map(|other| address(*other)).collect();
-        self.command(node, |swarm, now| swarm.handle_candidates(addrs, false, now));
+        self.command(node, |swarm, now| swarm.handle_candidates(addrs, Origin::Tracker, now));
     }
 
     /// The node tells the tracker that it is there, and hears of some of the others; again when it needs more.

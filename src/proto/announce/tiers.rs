@@ -154,6 +154,12 @@ struct Tier {
     early: Instant,
 }
 
+impl Tier {
+    const fn new(order: Vec<TrackerIndex>, now: Instant) -> Self {
+        Self { order, turn: Turn::Resting { until: now }, failures: 0, early: now }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Turn {
     Resting {
@@ -238,9 +244,21 @@ impl Tiers {
                 continue;
             }
             order.shuffle(&mut rng);
-            tiers.push(Tier { order, turn: Turn::Resting { until: now }, failures: 0, early: now });
+            tiers.push(Tier::new(order, now));
         }
         Self { pace, rng, trackers, tiers, phase: Phase::Running, orders: VecDeque::new() }
+    }
+
+    /// The same for a private torrent (BEP 27): all trackers are one tier in the order of theirs, of which the next
+    /// is asked only when those before it have failed.
+    pub fn private(urls: &[Vec<String>], pace: Pace, seed: u64, now: Instant) -> Self {
+        // Far longer than any announce is under way.
+        let pace = Pace { patience: pace.longest, ..pace };
+        let mut all = Self::new(urls, pace, seed, now);
+        let order: Vec<_> = all.tiers.drain(..).flat_map(|tier| tier.order).collect();
+        all.trackers.iter_mut().for_each(|tracker| tracker.tier = 0);
+        all.tiers.extend((!order.is_empty()).then(|| Tier::new(order, now)));
+        all
     }
 
     /// How it stands with each tracker, in the torrent's order.

@@ -29,7 +29,8 @@ const MAX_CLIENT_LEN: usize = 64;
 pub enum Extension {
     /// BEP 11: peers that the sender is connected to. Never for private torrents (BEP 27).
     Pex,
-    /// BEP 9: the info dictionary in pieces.
+    /// BEP 9: the info dictionary in pieces. Not for private torrents, as libtorrent has it: who has the dictionary of
+    /// one has it from its site.
     Metadata,
     /// BEP 54: a piece that the sender had is gone.
     DontHave,
