@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 use atomic_write_file::AtomicWriteFile;
 use bytesize::ByteSize;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::hashing;
 use crate::engine::author::{hash, survey};
 use crate::proto::author::{MIN_PIECE_LEN, Plan, Terms};
 use crate::proto::metainfo::tracker_url;
@@ -102,9 +102,8 @@ impl Create {
 
         let terms = self.terms();
         plan.rehearse(&terms)?;
-        let bar = progress_bar(plan.geometry().total());
-        let hashes = hash(&found.root, &plan, |done| bar.set_position(done))?;
-        bar.finish_and_clear();
+        let what = format!("hashing {}", shown(&self.path));
+        let hashes = hash(&found.root, &plan, hashing(&what, plan.geometry().total()))?;
         let torrent = plan.encode(&hashes, &terms)?;
 
         self.check_free(&output)?;
@@ -149,16 +148,6 @@ fn write(output: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// A path that may hold anything, as a terminal may see it.
 fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
-}
-
-/// On standard error, and only where that is a terminal.
-fn progress_bar(total: u64) -> ProgressBar {
-    let template = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
-    let bar = ProgressBar::new(total);
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 fn legal_tracker(url: &str) -> Result<String, String> {

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::goals::{GoalArgs, Goals, seed_on};
 use super::options::{DEFAULT_MEMORY, NetworkArgs};
-use super::progress::{Progress, Reporter};
+use super::progress::{Progress, Reporter, checking};
 use super::settings::{self, Network};
 use super::source::Source;
 use super::start::{self, Endings};
@@ -95,7 +95,6 @@ impl Get {
 
 /// Downloads until all is there or a signal comes; what is there then is taken up by the next run.
 async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
-    let mut endings = Endings::listen()?;
     let limits = Limits {
         memory_bytes: settings.memory_bytes,
         store_bytes: u64::MAX,
@@ -110,7 +109,10 @@ async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Re
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
         config: Config { upload: settings.upload, ..Config::default() },
     };
-    let handle = start::add(&node, metainfo, options, |_| {}).await?;
+    let show = checking(metainfo.geometry.clone(), &name);
+    let handle = start::add(&node, metainfo, options, show).await?;
+    // Before, a signal ends the process where it stands: nobody has heard of it, and a check may take long.
+    let mut endings = Endings::listen()?;
     let mut reporter = Reporter::new(&name);
     let mut status = handle.watch();
     let complete = loop {
@@ -138,8 +140,8 @@ async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Re
     endings.kill_on_next();
     node.stop().await;
     if !complete {
-        reporter.finish("interrupted; run the same command again to go on");
-        bail!("{name}: interrupted before all of it was there");
+        reporter.clear();
+        bail!("{name}: interrupted; run the same command again to go on");
     }
     let why = reached.map_or_else(String::new, |goal| format!("; {goal}"));
     reporter.finish(&format!("complete in {place}{why}"));

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::exit::UsageError;
-use super::progress::{Progress, Reporter};
+use super::progress::{Progress, Reporter, Seeding};
 use super::start::Endings;
 use crate::engine::handle::{Handle, Status};
 
@@ -75,6 +75,16 @@ impl Goals {
         by_ratio.map(Reached::Ratio).or(by_time.map(Reached::Time))
     }
 
+    /// Time until the first goal at this rate of upload, in whole seconds.
+    fn eta(&self, status: &Status, size: u64, seeded: Duration) -> Option<Duration> {
+        let missing = self.ratio.map(|ratio| ratio * size as f64 - status.totals.uploaded as f64);
+        let by_ratio = missing.filter(|_| status.up_rate >= 1.0).and_then(|missing| {
+            Duration::try_from_secs_f64((missing / status.up_rate).max(0.0).ceil()).ok()
+        });
+        let by_time = self.left(seeded).map(|left| Duration::from_secs(left.as_secs()));
+        by_ratio.into_iter().chain(by_time).min()
+    }
+
     /// Time until the goal that time alone reaches.
     pub fn left(&self, seeded: Duration) -> Option<Duration> {
         Some(self.time?.saturating_sub(seeded))
@@ -114,9 +124,15 @@ pub async fn seed_on(
     endings: &mut Endings,
 ) -> Option<Reached> {
     let size = handle.metainfo().geometry.total();
-    let show = |status: &Status| reporter.tick(&Progress::of(status, size), Instant::now());
+    let since = Instant::now();
+    let show = |status: &Status| {
+        let left = goals.eta(status, size, since.elapsed());
+        let seeding = Some(Seeding { uploaded: status.totals.uploaded, left });
+        let progress = Progress { seeding, ..Progress::of(status, size) };
+        reporter.tick(&progress, Instant::now());
+    };
     tokio::select! {
-        reached = until_reached(handle, goals, Some(Instant::now()), show) => reached,
+        reached = until_reached(handle, goals, Some(since), show) => reached,
         () = endings.wait() => None,
     }
 }
@@ -182,6 +198,11 @@ mod tests {
         for (name, goals, uploaded, seeded, expected) in table {
             assert_eq!(goals.reached(uploaded, 100, seeded), expected, "{name}");
         }
+        let status = |up_rate| Status { up_rate, ..Status::default() };
+        let quarter = Duration::from_secs(900);
+        assert_eq!(both.eta(&status(0.0), 1500, quarter), Some(hour - quarter));
+        assert_eq!(both.eta(&status(2.0), 1500, quarter), Some(Duration::from_secs(1125)));
+        assert_eq!(Goals::default().eta(&status(2.0), 1500, quarter), None);
         assert_eq!(both.left(hour / 4), Some(hour / 4 * 3));
         assert_eq!(Goals { ratio: Some(1.0), time: None }.left(hour), None);
     }

@@ -177,10 +177,11 @@ fn serve(
 ) -> anyhow::Result<()> {
     let runtime = start::runtime()?;
     let ended = runtime.block_on(async {
-        let mut endings = Endings::listen()?;
         let network = (!settings.offline).then_some(&settings.network);
         let node = start::node(network, limits(settings))?;
         let handles = add(settings, &node, torrents).await?;
+        // Before, a signal ends the process where it stands: nothing is mounted, and a check may take long.
+        let mut endings = Endings::listen()?;
         let mount = Arc::new(mount(settings, &handles)?);
         if settings.goals.any() {
             for handle in handles {

@@ -29,6 +29,17 @@ pub struct Progress {
     pub up_rate: u64,
     /// Connected peers; `None` where there are none to have.
     pub peers: Option<usize>,
+    /// Of an upload with nothing to wait for but its goals.
+    pub seeding: Option<Seeding>,
+}
+
+/// How far an upload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeding {
+    /// Bytes uploaded in this run.
+    pub uploaded: u64,
+    /// Time until the first goal is reached, if that can be told.
+    pub left: Option<Duration>,
 }
 
 impl Progress {
@@ -40,13 +51,15 @@ impl Progress {
             down_rate: status.down_rate as u64,
             up_rate: status.up_rate as u64,
             peers: Some(status.peers.len()),
+            seeding: None,
         }
     }
 
     /// Time until all is done at this rate.
     fn left(&self) -> Option<Duration> {
         let bytes = self.total.saturating_sub(self.done);
-        (self.down_rate > 0).then(|| Duration::from_secs(bytes.div_ceil(self.down_rate)))
+        let moves = bytes > 0 && self.down_rate > 0;
+        moves.then(|| Duration::from_secs(bytes.div_ceil(self.down_rate)))
     }
 
     fn percent(&self) -> u64 {
@@ -57,45 +70,59 @@ impl Progress {
     }
 
     fn rates(&self) -> String {
-        let mut told = format!("down {}/s", ByteSize(self.down_rate).display().iec());
-        if let Some(peers) = self.peers {
-            let up = ByteSize(self.up_rate).display().iec();
-            told.push_str(&format!(
-                ", up {up}/s, {peers} peer{}",
-                if peers == 1 { "" } else { "s" }
-            ));
+        let (down, up) = (size(self.down_rate), size(self.up_rate));
+        let plural = if self.peers == Some(1) { "" } else { "s" };
+        let (told, left) = match (self.peers, self.seeding) {
+            (None, _) => (format!("{down}/s"), self.left()),
+            (Some(peers), None) => {
+                (format!("down {down}/s, up {up}/s, {peers} peer{plural}"), self.left())
+            }
+            (Some(peers), Some(Seeding { uploaded, left })) => {
+                let ratio = uploaded as f64 / self.total.max(1) as f64;
+                let uploaded = size(uploaded);
+                let told = format!(
+                    "up {up}/s, {peers} peer{plural}, {uploaded} uploaded, ratio {ratio:.2}"
+                );
+                (told, left)
+            }
+        };
+        match left {
+            Some(left) => format!("{told}, {} left", humantime::format_duration(left)),
+            None => told,
         }
-        if let Some(left) = self.left().filter(|_| self.done < self.total) {
-            told.push_str(&format!(", {} left", humantime::format_duration(left)));
-        }
-        told
     }
 
     fn line(&self) -> String {
-        let (done, total) =
-            (ByteSize(self.done).display().iec(), ByteSize(self.total).display().iec());
-        format!("{}% ({done} of {total}), {}", self.percent(), self.rates())
+        let (done, total) = (size(self.done), size(self.total));
+        match self.seeding {
+            Some(_) if self.done == self.total => format!("seeding {total}, {}", self.rates()),
+            Some(_) => format!("seeding {done} of {total}, {}", self.rates()),
+            None => format!("{}% ({done} of {total}), {}", self.percent(), self.rates()),
+        }
     }
 }
 
 /// Shows how far a check is, and nothing more once all is checked.
 pub fn checking(geometry: Geometry, name: &str) -> impl FnMut(&Checked) + Send + 'static {
-    let mut reporter = Some(Reporter::new(&format!("checking {name}")));
-    let started = Instant::now();
+    let total = geometry.total();
+    let mut show = hashing(&format!("checking {name}"), total);
     move |checked| {
         let piece_len = u64::from(geometry.nominal_piece_len());
-        let done = (u64::from(checked.pieces) * piece_len).min(geometry.total());
+        show((u64::from(checked.pieces) * piece_len).min(total));
+    }
+}
+
+/// Shows how many of `total` bytes have been read, and nothing more once that is all, or it is dropped.
+pub fn hashing(what: &str, total: u64) -> impl FnMut(u64) + Send + use<> {
+    let started = Instant::now();
+    let mut reporter = Some(Reporter::after(what, started + LINE_INTERVAL));
+    move |done| {
         let rate = done as f64 / started.elapsed().as_secs_f64().max(0.001);
-        let progress = Progress {
-            done,
-            total: geometry.total(),
-            down_rate: rate as u64,
-            ..Progress::default()
-        };
+        let progress = Progress { done, total, down_rate: rate as u64, ..Progress::default() };
         if let Some(reporter) = &mut reporter {
             reporter.tick(&progress, Instant::now());
         }
-        if checked.pieces == geometry.piece_count() {
+        if done == total {
             reporter.take().into_iter().for_each(Reporter::clear);
         }
     }
@@ -117,10 +144,19 @@ enum Face {
 impl Reporter {
     /// Reports on `what`: a bar if standard error is a terminal, lines otherwise.
     pub fn new(what: &str) -> Self {
+        Self::on(what, None)
+    }
+
+    /// The same with no line before this instant: most are done by then.
+    fn after(what: &str, first: Instant) -> Self {
+        Self::on(what, Some(first))
+    }
+
+    fn on(what: &str, next: Option<Instant>) -> Self {
         let face = if std::io::stderr().is_terminal() {
             Face::Bar(bar(what))
         } else {
-            Face::Lines { next: None }
+            Face::Lines { next }
         };
         Self { what: what.to_owned(), face }
     }
@@ -167,6 +203,10 @@ impl Reporter {
     }
 }
 
+fn size(bytes: u64) -> impl std::fmt::Display {
+    ByteSize(bytes).display().iec()
+}
+
 fn bar(what: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {bar:24} {percent:>3}% {msg}")
         .expect("the template is a constant that a test draws");
@@ -191,6 +231,11 @@ mod tests {
             down_rate: 8 << 20,
             up_rate: 1 << 10,
             peers: Some(1),
+            seeding: None,
+        };
+        let seeding = |uploaded, left| {
+            let seeding = Some(Seeding { uploaded, left });
+            Progress { done: 1 << 30, down_rate: 0, seeding, ..half }
         };
         let table = [
             (
@@ -201,14 +246,29 @@ mod tests {
             (
                 "no rate",
                 Progress { down_rate: 0, peers: None, ..half },
-                "50% (512.0 MiB of 1.0 GiB), down 0 B/s",
+                "50% (512.0 MiB of 1.0 GiB), 0 B/s",
+            ),
+            (
+                "a check",
+                Progress { peers: None, ..half },
+                "50% (512.0 MiB of 1.0 GiB), 8.0 MiB/s, 1m 4s left",
+            ),
+            (
+                "a seed",
+                seeding(1 << 28, None),
+                "seeding 1.0 GiB, up 1.0 KiB/s, 1 peer, 256.0 MiB uploaded, ratio 0.25",
+            ),
+            (
+                "a seed of a part, with a goal",
+                Progress { done: 1 << 20, ..seeding(0, Some(Duration::from_secs(90))) },
+                "seeding 1.0 MiB of 1.0 GiB, up 1.0 KiB/s, 1 peer, 0 B uploaded, ratio 0.00, 1m 30s left",
             ),
             (
                 "done",
                 Progress { done: 1 << 30, down_rate: 0, peers: Some(3), ..half },
                 "100% (1.0 GiB of 1.0 GiB), down 0 B/s, up 1.0 KiB/s, 3 peers",
             ),
-            ("nothing to do", Progress::default(), "100% (0 B of 0 B), down 0 B/s"),
+            ("nothing to do", Progress::default(), "100% (0 B of 0 B), 0 B/s"),
         ];
         for (name, progress, expected) in table {
             assert_eq!(progress.line(), expected, "{name}");

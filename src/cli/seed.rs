@@ -75,7 +75,6 @@ impl Seed {
 
 /// Checks the data, then serves until it is enough.
 async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
-    let mut endings = Endings::listen()?;
     let limits =
         Limits { memory_bytes: MEMORY_BYTES, store_bytes: u64::MAX, rates: settings.network.rates };
     let node = start::node(Some(&settings.network), limits)?;
@@ -88,6 +87,8 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
     };
     let show = checking(metainfo.geometry.clone(), &name);
     let handle = start::add(&node, metainfo, options, show).await?;
+    // Before, a signal ends the process where it stands: nobody has heard of it, and a check may take long.
+    let mut endings = Endings::listen()?;
     let here = handle.content().have.count();
     if here == 0 {
         node.stop().await;

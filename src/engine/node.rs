@@ -196,10 +196,13 @@ impl Node {
         let (commands, command_inbox) = mpsc::channel(COMMAND_CAPACITY);
         let (done, done_inbox) = mpsc::channel(DONE_CAPACITY);
         let (to_trackers, trackers) = mpsc::channel(TO_TORRENT_CAPACITY);
-        let (status, watch_status) = watch::channel(Status::default());
         // Right from the first announce on: trackers count seeds by it, and give them other peers.
         let total = metainfo.geometry.total();
-        let left = total - content.have.resident_bytes(&(0..total));
+        let have_bytes = content.have.resident_bytes(&(0..total));
+        let left = total - have_bytes;
+        let have = content.have.count();
+        let (status, watch_status) =
+            watch::channel(Status { have, have_bytes, ..Status::default() });
         let (progress, watch_progress) = watch::channel(Progress { left, ..Progress::default() });
         let peer_id = clock::peer_id();
         let door = Door {

@@ -110,12 +110,17 @@ impl Desk {
 
     fn announce(&self, visit: &Visit) -> Result<Answer, NotServed> {
         self.announces.fetch_add(1, Ordering::Relaxed);
-        let (registry, rng) = &mut *self.state.lock();
-        registry.announce(visit, Instant::now(), rng)
+        let outcome = {
+            let (registry, rng) = &mut *self.state.lock();
+            registry.announce(visit, Instant::now(), rng)
+        };
+        tell(visit, &outcome);
+        outcome
     }
 
     fn scrape(&self, torrents: &[InfoHash]) -> Vec<Scraped> {
         let now = Instant::now();
+        tracing::debug!(torrents = torrents.len(), "scrape");
         let (registry, _) = &mut *self.state.lock();
         torrents.iter().map(|info_hash| registry.scrape(info_hash, now)).collect()
     }
@@ -127,6 +132,18 @@ impl Desk {
             peers: registry.peers(),
             announces: self.announces.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Logs an announce and what came of it.
+fn tell(visit: &Visit, outcome: &Result<Answer, NotServed>) {
+    let Visit { info_hash, addr, left, event, .. } = visit;
+    match outcome {
+        Ok(answer) => {
+            let named = answer.peers.len();
+            tracing::debug!(%addr, %info_hash, ?event, left, named, "announce");
+        }
+        Err(refused) => tracing::debug!(%addr, %info_hash, %refused, "announce refused"),
     }
 }
 
