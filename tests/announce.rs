@@ -487,6 +487,29 @@ fn stopped_goes_to_those_that_know_us_and_takes_three_seconds_at_most() {
     assert_eq!(scene.tiers.poll_timeout(), None);
 }
 
+/// A download that ends by itself stops as soon as it is complete.
+#[test]
+fn the_end_of_the_download_is_told_before_the_good_bye() {
+    for ends_well in [true, false] {
+        let mut scene = Scene::new(&[&["a"], &["b"]], 1);
+        scene.run(1, |_| every(1800));
+        scene.tiers.complete(scene.now);
+        let told = scene.run(1, |order| if order.url.contains('b') { every(1800) } else { None });
+        assert_eq!(told, [line(1, "a", Event::Completed), line(1, "b", Event::Completed)]);
+        scene.tiers.stop(scene.now);
+        assert_eq!(scene.run(2, |_| every(1800)), [line(1, "b", Event::Stopped)]);
+        assert!(!scene.tiers.is_stopped());
+        let told = scene.open.pop().unwrap();
+        assert!(scene.tiers.is_open(&told));
+        match ends_well {
+            true => scene.tiers.handle_answer(told.tracker, &Answer::default(), scene.now),
+            false => scene.tiers.handle_failure(told.tracker, "down".into(), None, scene.now),
+        }
+        assert_eq!(scene.run(3, |_| every(1800)), [line(2, "a", Event::Stopped)]);
+        assert!(scene.tiers.is_stopped());
+    }
+}
+
 #[test]
 fn a_stop_with_nobody_to_tell_is_at_once() {
     let mut scene = Scene::new(&[&["hangs"]], 1);

@@ -205,7 +205,7 @@ impl Task {
             let wake = self.tiers.poll_timeout();
             tokio::select! {
                 command = inbox.recv(), if self.tiers.is_running() => {
-                    self.obey(command.unwrap_or(Command::Stop), &mut reports);
+                    self.obey(command.unwrap_or(Command::Stop));
                 }
                 Some(report) = reports.recv() => self.take(report),
                 Some(_) = self.under_way.join_next() => {}
@@ -216,16 +216,11 @@ impl Task {
         }
     }
 
-    fn obey(&mut self, command: Command, reports: &mut mpsc::Receiver<Report>) {
+    fn obey(&mut self, command: Command) {
         match command {
             Command::Completed => self.tiers.complete(now()),
             Command::NeedPeers => self.tiers.need_peers(),
-            Command::Stop => {
-                // What is still under way must not be taken for an answer to the good-bye.
-                self.under_way.abort_all();
-                (self.reporter, *reports) = mpsc::channel(AT_ONCE);
-                self.tiers.stop(now());
-            }
+            Command::Stop => self.tiers.stop(now()),
         }
     }
 
@@ -252,6 +247,10 @@ impl Task {
 
     fn take(&mut self, report: Report) {
         let Report { order, outcome, again } = report;
+        // What was under way when we stopped must not be taken for an answer to the good-bye.
+        if !again && !self.tiers.is_open(&order) {
+            return;
+        }
         match outcome {
             Ok(answer) => {
                 if !again {

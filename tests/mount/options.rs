@@ -1,13 +1,14 @@
 //! What options promise, seen through a mount, and what `btfs get` leaves.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use btfs::proto::metainfo::Metainfo;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
@@ -311,6 +312,38 @@ fn what_keeps_a_mount_from_beginning_is_one_line() {
             assert_eq!(said.lines().count(), 1, "{name}: {said}");
         }
     }
+}
+
+/// A download that ends as soon as it is complete: its tracker hears of both, in that order.
+#[test]
+fn a_download_counts_at_its_tracker() {
+    let stage = Stage::new();
+    let data = stage.file("x.bin", 1 << 20);
+    let (_tracker, url) = stage.tracker();
+    let torrent = stage.torrent(&data, &["--piece-size", "64KiB", "--tracker", &url]);
+    let seed = stage.seed(&torrent, &data);
+    until("the seed is known", || scrape(&url, &torrent).contains("8:completei1e"));
+    let mut get = Program::btfs();
+    get.args(["get", "--listen", "127.0.0.1:0", "--max-down", "4MiB/s"]).arg(&torrent);
+    Program::done(get.arg(stage.path("got")).env("XDG_CACHE_HOME", stage.path("other")));
+    let counted = scrape(&url, &torrent);
+    assert!(counted.contains("8:completei1e10:downloadedi1e10:incompletei0e"), "{counted}");
+    drop(seed);
+}
+
+/// What the tracker counts of the torrent.
+fn scrape(url: &str, torrent: &Path) -> String {
+    let metainfo = Metainfo::parse(&fs::read(torrent).unwrap()).unwrap();
+    let hash: String = metainfo.info_hash.0.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let host = url.trim_start_matches("http://").trim_end_matches("/announce");
+    let mut stream = TcpStream::connect(host).unwrap();
+    let request = format!(
+        "GET /scrape?info_hash={hash} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]

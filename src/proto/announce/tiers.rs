@@ -336,7 +336,7 @@ impl Tiers {
             }
             // Another of the tier was quicker.
             Phase::Running => {}
-            Phase::Stopping(_) | Phase::Stopped => self.finish_if_quiet(),
+            Phase::Stopping(_) | Phase::Stopped => self.say_last(index, event),
         }
         self.check();
     }
@@ -350,9 +350,7 @@ impl Tiers {
         now: Instant,
     ) {
         let tracker = &mut self.trackers[index.0];
-        if tracker.asking.take().is_none() {
-            return;
-        }
+        let Some(event) = tracker.asking.take() else { return };
         tracker.last = Outcome::Failed { at: now, reason };
         match retry {
             Some(Retry::Never) => tracker.dismissed = true,
@@ -367,9 +365,14 @@ impl Tiers {
                 self.ask_next(tier, now)
             }
             Phase::Running => {}
-            Phase::Stopping(_) | Phase::Stopped => self.finish_if_quiet(),
+            Phase::Stopping(_) | Phase::Stopped => self.say_last(index, event),
         }
         self.check();
+    }
+
+    /// Whether this order is yet to be answered: a `stopped` may have overtaken it.
+    pub fn is_open(&self, order: &Order) -> bool {
+        self.trackers[order.tracker.0].asking == Some(order.event)
     }
 
     /// The last missing byte has come: all who know us are told at once.
@@ -391,15 +394,19 @@ impl Tiers {
         }
     }
 
-    /// Says good-bye to all who know us.
+    /// Says good-bye to all who know us; those that are being told of the end of the download hear that first, for
+    /// they count it.
     pub fn stop(&mut self, now: Instant) {
         if !self.is_running() {
             return;
         }
         self.phase = Phase::Stopping(now + self.pace.farewell);
-        self.orders.clear();
+        self.orders.retain(|order| order.event == Event::Completed);
         for index in 0..self.trackers.len() {
             let tracker = &mut self.trackers[index];
+            if tracker.asking == Some(Event::Completed) {
+                continue;
+            }
             tracker.asking = None;
             if tracker.knows_us {
                 self.order(TrackerIndex(index), Event::Stopped);
@@ -501,6 +508,14 @@ impl Tiers {
         tracker.asking = Some(event);
         let (url, tracker_id) = (tracker.url.clone(), tracker.tracker_id.clone());
         self.orders.push_back(Order { tracker: index, url, event, tracker_id });
+    }
+
+    /// An announce has ended that was under way when we stopped.
+    fn say_last(&mut self, index: TrackerIndex, event: Event) {
+        if matches!(self.phase, Phase::Stopping(_)) && event == Event::Completed {
+            self.order(index, Event::Stopped);
+        }
+        self.finish_if_quiet();
     }
 
     fn finish_if_quiet(&mut self) {
