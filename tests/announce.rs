@@ -450,6 +450,25 @@ fn more_peers_are_asked_for_only_after_the_min_interval() {
     assert_eq!(scene.run(1001, answer), [line(1000, "a", Event::None)]);
 }
 
+/// Its answer came after another's of its tier, which then fails.
+#[test]
+fn the_min_interval_of_a_slow_tracker_is_obeyed_too() {
+    let mut scene = Scene::new(&[&["a", "b"]], 1);
+    let told = scene.run(3, |order| if order.url.contains("//a") { None } else { every(60) });
+    assert_eq!(told.len(), 2, "{told:?}");
+    let slow = scene.open.pop().unwrap();
+    let answer = Answer {
+        interval: Some(Duration::from_secs(1800)),
+        min_interval: Some(Duration::from_secs(900)),
+        ..Answer::default()
+    };
+    scene.tiers.handle_answer(slow.tracker, &answer, scene.now);
+    let trace = scene
+        .run(2000, |order| if order.url.contains("//a") { every(1800) } else { Some(Err("down")) });
+    let first = trace.iter().find(|line| line.1 == "a").expect("a is asked at last");
+    assert!(first.0 >= 903, "{trace:?}");
+}
+
 #[test]
 fn completion_is_told_once_to_those_that_know_us() {
     let mut scene = Scene::new(&[&["a"], &["b"], &["slow"]], 1);

@@ -344,3 +344,24 @@ fn a_private_torrent_dials_whom_its_trackers_and_its_user_name() {
         assert_eq!(dials, dialled, "{origin:?}, private: {private}");
     }
 }
+
+#[test]
+fn a_lonely_leech_asks_for_peers_now_and_then_and_a_seed_never() {
+    let start = Instant::now();
+    let partial_seed = Config { fill: false, reads: false, ..Config::default() };
+    for (name, have, config, expected) in [
+        ("a leech", 0, Config::default(), 4),
+        ("a seed", PIECES, Config::default(), 0),
+        ("a partial seed", 8, partial_seed, 0),
+    ] {
+        let mut swarm = swarm_with(first(have), config, start);
+        let (mut now, mut asked) = (start, 0);
+        while now < start + Duration::from_secs(119) {
+            swarm.handle_timeout(now);
+            let needs = |event: &Event| *event == Event::NeedPeers;
+            asked += std::iter::from_fn(|| swarm.poll_event()).filter(needs).count();
+            now = swarm.poll_timeout().max(now + Duration::from_millis(1));
+        }
+        assert_eq!(asked, expected, "{name}: every 30 s");
+    }
+}

@@ -67,6 +67,17 @@ impl Default for Pace {
     }
 }
 
+impl Pace {
+    /// The interval and the min interval that an answer names, made sane.
+    fn intervals(&self, answer: &Answer) -> (Duration, Duration) {
+        let sane = |named: Option<Duration>, default| {
+            named.unwrap_or(default).clamp(self.shortest, self.longest)
+        };
+        let interval = sane(answer.interval, self.interval);
+        (interval, sane(answer.min_interval, self.min_interval).min(interval))
+    }
+}
+
 /// Number of a tracker in its torrent. Made by [`Tiers`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrackerIndex(usize);
@@ -150,13 +161,11 @@ struct Tier {
     turn: Turn,
     /// Times in a row that all of the tier failed.
     failures: u32,
-    /// Before it no announce for more peers.
-    early: Instant,
 }
 
 impl Tier {
     const fn new(order: Vec<TrackerIndex>, now: Instant) -> Self {
-        Self { order, turn: Turn::Resting { until: now }, failures: 0, early: now }
+        Self { order, turn: Turn::Resting { until: now }, failures: 0 }
     }
 }
 
@@ -184,6 +193,8 @@ struct Tracker {
     owed_completion: bool,
     /// It wants to be left alone until then.
     not_before: Option<Instant>,
+    /// Before it no announce without an event.
+    early: Option<Instant>,
     /// It wants to be left alone for good.
     dismissed: bool,
     tracker_id: Option<Vec<u8>>,
@@ -201,6 +212,7 @@ impl Tracker {
             knows_us: false,
             owed_completion: false,
             not_before: None,
+            early: None,
             dismissed: false,
             tracker_id: None,
             last: Outcome::Unknown,
@@ -211,6 +223,12 @@ impl Tracker {
 
     fn may_be_asked(&self, now: Instant) -> bool {
         self.asking.is_none() && !self.dismissed && self.not_before.is_none_or(|until| until <= now)
+    }
+
+    /// Whether it may be asked as the next of its tier.
+    fn has_turn(&self, now: Instant) -> bool {
+        let rested = self.early.is_none_or(|early| early <= now);
+        self.may_be_asked(now) && (rested || self.due_event() != Event::None)
     }
 
     const fn due_event(&self) -> Event {
@@ -315,8 +333,10 @@ impl Tiers {
 
     /// A tracker has answered.
     pub fn handle_answer(&mut self, index: TrackerIndex, answer: &Answer, now: Instant) {
+        let (interval, min_interval) = self.pace.intervals(answer);
         let tracker = &mut self.trackers[index.0];
         let Some(event) = tracker.asking.take() else { return };
+        tracker.early = Some(now + min_interval);
         match event {
             Event::Started => tracker.knows_us = true,
             Event::Completed => tracker.owed_completion = false,
@@ -332,7 +352,7 @@ impl Tiers {
         let tier = tracker.tier;
         match self.phase {
             Phase::Running if matches!(self.tiers[tier].turn, Turn::Asking { .. }) => {
-                self.rest(tier, index, answer, now);
+                self.rest(tier, index, interval, now);
             }
             // Another of the tier was quicker.
             Phase::Running => {}
@@ -388,8 +408,11 @@ impl Tiers {
     pub fn need_peers(&mut self) {
         for tier in &mut self.tiers {
             // A tier that failed waits for its back-off; asking sooner would not help.
-            if let (Turn::Resting { until }, 0) = (&mut tier.turn, tier.failures) {
-                *until = (*until).min(tier.early);
+            if let (Turn::Resting { until }, 0) = (&mut tier.turn, tier.failures)
+                && let Some(early) =
+                    tier.order.first().and_then(|first| self.trackers[first.0].early)
+            {
+                *until = (*until).min(early);
             }
         }
     }
@@ -439,7 +462,7 @@ impl Tiers {
             Turn::Asking { asked, .. } => asked,
         };
         let order = &self.tiers[tier].order;
-        let askable = |index: &TrackerIndex| self.trackers[index.0].may_be_asked(now);
+        let askable = |index: &TrackerIndex| self.trackers[index.0].has_turn(now);
         let Some(skipped) = order[asked..].iter().position(askable) else {
             return self.exhausted(tier, now);
         };
@@ -473,16 +496,9 @@ impl Tiers {
     }
 
     /// The tier has its answer.
-    fn rest(&mut self, tier: usize, index: TrackerIndex, answer: &Answer, now: Instant) {
-        let pace = self.pace;
-        let sane = |named: Option<Duration>, default| {
-            named.unwrap_or(default).clamp(pace.shortest, pace.longest)
-        };
-        let interval = sane(answer.interval, pace.interval);
-        let min_interval = sane(answer.min_interval, pace.min_interval).min(interval);
+    fn rest(&mut self, tier: usize, index: TrackerIndex, interval: Duration, now: Instant) {
         let state = &mut self.tiers[tier];
         state.failures = 0;
-        state.early = now + min_interval;
         state.turn = Turn::Resting { until: now + interval };
         // BEP 12: who answers is asked first next time.
         if let Some(at) = state.order.iter().position(|other| *other == index) {
