@@ -15,6 +15,7 @@
 
 mod fetch;
 mod hear;
+mod meet;
 mod private;
 mod read;
 mod renew;
@@ -32,7 +33,7 @@ use rand::rngs::StdRng;
 use super::assembly::Assembly;
 use super::bitfield::Bitfield;
 use super::blame::Blame;
-use super::candidates::{Candidates, is_local};
+use super::candidates::Candidates;
 use super::choker::Choker;
 use super::config::Config;
 use super::geometry::{Geometry, Span};
@@ -420,56 +421,6 @@ impl Swarm {
         self.dial(now);
         // Here and not with each message: it looks at every block that is under way.
         debug_assert_eq!(self.invariants(), Ok(()));
-    }
-
-    /// Two peers that dial each other at once must both give up the same connection: the one that the lower
-    /// name dialled. Tells ours, when it is that one.
-    fn crossed(&self, id: PeerId, incoming: bool, now: Instant) -> Option<PeerKey> {
-        let twin = self.peers.values().find(|peer| peer.id == id)?;
-        let young = now.saturating_duration_since(twin.since) < CROSSING;
-        let newer_wins = incoming == (id.0 > self.peer_id.0);
-        (young && twin.incoming != incoming && newer_wins).then_some(twin.key)
-    }
-
-    /// Why this peer is not wanted, if so.
-    fn refusal(
-        &self,
-        addr: SocketAddr,
-        incoming: bool,
-        id: PeerId,
-        now: Instant,
-    ) -> Option<Parting> {
-        if id == self.peer_id {
-            return Some(Parting::Ourselves);
-        }
-        if self.is_left_behind(addr, incoming) {
-            return Some(Parting::OtherTracker);
-        }
-        if self.candidates.is_banned(addr, now) {
-            return Some(Parting::Banned);
-        }
-        let alone = !self.config.many_per_ip && !is_local(addr.ip());
-        let twin = |peer: &Peer| peer.id == id || (alone && peer.addr.ip() == addr.ip());
-        if self.peers.values().any(twin) {
-            return Some(Parting::Duplicate);
-        }
-        (self.peers.len() >= self.config.max_peers).then_some(Parting::Crowded)
-    }
-
-    /// The first messages to a fresh peer: what we speak and what we have.
-    fn greet(&mut self, peer: &Peer) {
-        if peer.extended {
-            let message = self.hello(peer, self.wants_no_more().then_some(true));
-            self.transmit.push_back((peer.key, message));
-        }
-        let have = self.picker.have();
-        let pieces = match (peer.fast, have.is_empty(), have.is_full()) {
-            (true, true, _) => Some(Message::HaveNone),
-            (true, _, true) => Some(Message::HaveAll),
-            (false, true, _) => None,
-            _ => Some(Message::Bitfield(have.to_wire().into())),
-        };
-        self.transmit.extend(pieces.map(|message| (peer.key, message)));
     }
 
     /// Dials while fewer peers are connected than sought. A seed waits to be found, but for those it was told of.

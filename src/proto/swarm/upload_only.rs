@@ -15,30 +15,13 @@ use std::time::Instant;
 use super::{CROSSING, Parting, Swarm};
 use crate::proto::peer::Peer;
 use crate::proto::units::PeerKey;
-use crate::proto::wire::extension::{
-    Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID, encode_upload_only,
-};
+use crate::proto::wire::extension::{Extension, encode_upload_only};
 use crate::proto::wire::message::Message;
 
 impl Swarm {
     /// Whether nothing will be wanted beside what is here.
     pub(super) fn wants_no_more(&self) -> bool {
         self.have().is_full() || !(self.config.fill || self.config.reads)
-    }
-
-    /// The extension handshake to this peer (BEP 10). It is whole each time: libtorrent takes what a later one
-    /// leaves out as taken back.
-    pub(super) fn hello(&self, peer: &Peer, upload_only: Option<bool>) -> Message {
-        let hello = ExtensionHandshake {
-            ids: ExtensionIds::local(&[Extension::DontHave, Extension::UploadOnly]),
-            port: (self.listen_port != 0).then_some(self.listen_port),
-            client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
-            requests: u16::try_from(self.config.max_incoming_requests).ok(),
-            your_ip: Some(peer.addr.ip()),
-            metadata_len: None,
-            upload_only,
-        };
-        Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() }
     }
 
     /// Tells every peer when it has changed whether we want more.
