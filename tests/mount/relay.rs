@@ -84,8 +84,9 @@ impl Relay {
         self.shared.connections.load(Ordering::Acquire)
     }
 
-    /// Behaves otherwise from now on.
+    /// Behaves otherwise from now on, whatever was to come.
     pub(crate) fn become_(&self, manner: Manner) {
+        *self.shared.then.lock() = None;
         *self.shared.manner.lock() = manner;
         self.shared.changed.notify_all();
     }
