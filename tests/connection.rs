@@ -157,6 +157,40 @@ async fn a_full_torrent_queue_stops_reading_but_not_writing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_without_a_place_in_the_queue_read_nothing() {
+    const BUFFER: usize = 32 * 1024;
+    const PEERS: usize = 50;
+    let (door, mut heard) = door(b'a', 2);
+    let network = network();
+    let mut held = Vec::new();
+    let mut written = 0;
+    for name in 0..PEERS {
+        let (near, far) = duplex(BUFFER);
+        let hello = Hello {
+            addr: SocketAddr::from(([127, 0, 0, 1], 6881)),
+            incoming: false,
+            handshake: handshake_of(name as u8),
+        };
+        let (network, door) = (network.clone(), door.clone());
+        tokio::spawn(async move { connection::run(&network, door, hello, split(near)).await });
+        let FromPeer::Connected { sender, .. } = next(&mut heard).await else { panic!("a hello") };
+        held.push((far, sender));
+    }
+    // Keep-alives, so that the stream makes sense wherever a write was cut.
+    let zeros = [0; 16 * 1024];
+    for (far, _) in &mut held {
+        while let Ok(taken) = timeout(Duration::from_secs(1), far.write(&zeros)).await {
+            written += taken.unwrap();
+        }
+    }
+    let queued = written - PEERS * BUFFER;
+    assert!((1..=2 * 64 * 1024).contains(&queued), "{queued} bytes beyond what the streams hold");
+    for _ in 0..PEERS {
+        assert!(matches!(next(&mut heard).await, FromPeer::Messages { .. }), "all get their turn");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_sender_ends_the_connection_even_if_the_peer_never_reads() {
     let (_far, mut heard, _, sender) = connected(1000, 4).await;
     sender.send(block(1, 16_384)).await.unwrap();

@@ -278,6 +278,40 @@ fn a_full_house_shares_pieces_and_begins_only_those_that_reads_wait_for() {
 }
 
 #[test]
+fn windows_keep_within_memory_and_fill_leaves_them_half_of_it() {
+    let wide = "*".repeat(32);
+    let back = " ".repeat(16) + &"*".repeat(16);
+    let all = peer(1, &wide);
+    let memory = 8 * u64::from(PIECE);
+    let window = || layout(32).pieces().take(16).map(|piece| Demand { piece, blocked: false });
+    for (name, fill_first, windows, expected) in [
+        ("fill alone", true, false, 8),
+        ("windows alone", false, true, 8),
+        ("fill and then windows", true, true, 10),
+    ] {
+        let none = marked(&" ".repeat(32));
+        let mut picker = Picker::new(layout(32), none, fill_first, memory, 1);
+        if fill_first {
+            for key in 1..=32 {
+                picker.pick(peer(key, &back).view(), 4, true);
+            }
+        }
+        if windows {
+            picker.set_demands(window());
+            for _ in 0..32 {
+                picker.pick(all.view(), 4, true);
+            }
+        }
+        assert_eq!(picker.open(), expected, "{name}");
+    }
+    let mut picker = Picker::new(layout(32), marked(&" ".repeat(32)), true, memory, 1);
+    picker.set_demands(window());
+    (0..64).for_each(|key| drop(picker.pick(peer(key, &wide).view(), 1, true)));
+    let read = window().filter(|demand| picker.partial(demand.piece).is_some()).count();
+    assert!(read >= 4, "{read} pieces of the window are under way");
+}
+
+#[test]
 fn pieces_that_only_the_gone_have_do_not_close_the_house() {
     let mut picker = Picker::new(layout(6), marked("      "), true, 2 * u64::from(PIECE), 1);
     for (key, has) in [(1, "*     "), (2, " *    ")] {

@@ -365,3 +365,43 @@ fn a_lonely_leech_asks_for_peers_now_and_then_and_a_seed_never() {
         assert_eq!(asked, expected, "{name}: every 30 s");
     }
 }
+
+/// Each has a piece that nobody else has, and never brings its last block.
+#[test]
+fn peers_that_finish_nothing_hold_no_more_than_memory() {
+    const PEERS: u64 = 60;
+    let start = Instant::now();
+    let config = Config { open_bytes: 4 * PIECE, ..Config::default() };
+    let mut swarm = swarm_with(Bitfield::empty(PIECES), config, start);
+    let pieces = swarm.geometry().piece_count();
+    for key in 0..PEERS {
+        let said = Handshake {
+            reserved: Reserved { fast: true, ..Reserved::default() },
+            info_hash: InfoHash([0; 20]),
+            peer_id: PeerId([key as u8 + 2; 20]),
+        };
+        let addr = SocketAddr::from(([10, 0, 1, key as u8], 6881));
+        swarm.handle_connected(PeerKey(key), addr, true, said, start);
+        let mut has = Bitfield::empty(pieces);
+        has.insert(swarm.geometry().piece(key as u32).expect("64 pieces"));
+        let bits = Message::Bitfield(has.to_wire().into());
+        swarm.handle_messages(PeerKey(key), vec![bits, Message::Unchoke], start);
+    }
+    let (mut most, mut begun) = (0, BTreeSet::new());
+    let mut now = start;
+    while now < start + Duration::from_secs(90) {
+        while let Some((key, message)) = swarm.poll_transmit() {
+            let Message::Request(Request { piece, begin, len }) = message else { continue };
+            begun.insert(piece);
+            if u64::from(begin + len) < PIECE {
+                let data = vec![0; len as usize].into();
+                swarm.handle_messages(key, vec![Message::Piece { piece, begin, data }], now);
+            }
+        }
+        most = most.max(swarm.assembling_bytes());
+        now = swarm.poll_timeout().max(now + Duration::from_millis(1));
+        swarm.handle_timeout(now);
+    }
+    assert!((4 * PIECE..=8 * PIECE).contains(&most), "{most} bytes");
+    assert!(begun.len() > 8, "what nobody finishes stops the others: {begun:?}");
+}

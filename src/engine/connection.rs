@@ -4,7 +4,8 @@
 //!
 //! Invariant: between `Connected` and `Closed` stands everything else that is told of a connection.
 //! Invariant: an idle connection holds no read buffer, since reads go through one scratch for the thread.
-//! Invariant: a full queue to the torrent stops the reading, never the writing.
+//! Invariant: a full queue to the torrent stops the reading, never the writing; nothing is read that has no
+//! place in that queue, so of what a connection heard it holds one unfinished message at most.
 //!
 //! Invariant: under a rate limit no byte is read before its turn, so TCP holds the peer back; PIECE messages
 //! leave one at a turn, and what does not depend on them overtakes them.
@@ -137,6 +138,9 @@ where
     }
 }
 
+/// Room for one batch in the torrent's queue.
+type Place<'a> = mpsc::Permit<'a, FromPeer>;
+
 /// Socket to torrent.
 struct Inward<'a, R> {
     key: PeerKey,
@@ -147,7 +151,7 @@ struct Inward<'a, R> {
     to_torrent: &'a mpsc::Sender<FromPeer>,
 }
 
-impl<R: AsyncRead + Unpin> Inward<'_, R> {
+impl<'a, R: AsyncRead + Unpin> Inward<'a, R> {
     async fn carry(&mut self) -> End {
         loop {
             let mut batch = Vec::new();
@@ -158,21 +162,41 @@ impl<R: AsyncRead + Unpin> Inward<'_, R> {
                 Err(_) => return End::Idle,
             };
             self.window = if batch.len() > SMALL_BATCH { SMALL_READ_LEN } else { SCRATCH_LEN };
-            if !batch.is_empty() {
-                let messages = FromPeer::Messages { key: self.key, batch };
-                if self.to_torrent.send(messages).await.is_err() {
-                    return End::Ours;
+            match read {
+                Ok((place, decoded)) => {
+                    if !batch.is_empty() {
+                        place.send(FromPeer::Messages { key: self.key, batch });
+                    }
+                    if let Err(end) = decoded {
+                        return end;
+                    }
                 }
-            }
-            if let Err(end) = read {
-                return end;
+                Err(end) => return end,
             }
         }
     }
 
-    /// One read from the socket, decoded.
-    async fn read(&mut self, batch: &mut Vec<Message>) -> Result<(), End> {
-        poll_fn(|cx| SCRATCH.with_borrow_mut(|scratch| self.poll_read(cx, scratch, batch))).await
+    /// One read from the socket, decoded, and the place in the torrent's queue for what came.
+    async fn read(
+        &mut self,
+        batch: &mut Vec<Message>,
+    ) -> Result<(Place<'a>, Result<(), End>), End> {
+        let mut place = None;
+        loop {
+            let taken = poll_fn(|cx| {
+                let Some(place) = place.take().or_else(|| self.to_torrent.try_reserve().ok())
+                else {
+                    return Poll::Ready(None);
+                };
+                // While the peer is silent the place is free for others.
+                let read = SCRATCH.with_borrow_mut(|scratch| self.poll_read(cx, scratch, batch));
+                read.map(|read| Some((place, read)))
+            });
+            if let Some(read) = taken.await {
+                return Ok(read);
+            }
+            place = Some(self.to_torrent.reserve().await.map_err(|_| End::Ours)?);
+        }
     }
 
     fn poll_read(

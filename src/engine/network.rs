@@ -17,7 +17,7 @@ use super::message::FromPeer;
 use super::pool::Pool;
 use super::throttle::{Rates, Throttle};
 use crate::proto::announce::udp::Family;
-use crate::proto::units::{InfoHash, PeerId, PeerKey};
+use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
 
 /// Dials under way at once; further ones wait for their turn.
 pub const HALF_OPEN: usize = 50;
@@ -28,7 +28,7 @@ pub const SHAKING: usize = 50;
 /// Connections at once, over all torrents and both ways; further ones are refused.
 pub const CONNECTIONS: usize = 200;
 
-/// Free block buffers kept for the next burst: 4 MiB.
+/// Free block buffers kept for the next burst, unless [`Network::recycling`] says more: 4 MiB.
 const FREE_BLOCKS: usize = 256;
 
 /// How connections of one torrent introduce themselves, and where they report.
@@ -97,6 +97,14 @@ impl Network {
     #[must_use]
     pub fn limited(self, rates: Rates) -> Self {
         Self { up: Throttle::new(rates.up), down: Throttle::new(rates.down), ..self }
+    }
+
+    /// The same with so many bytes of block buffers kept for use again. As many as may be under way: given back
+    /// to the allocator, those of one burst would stand beside those of the next, in the heaps of other threads.
+    #[must_use]
+    pub fn recycling(self, bytes: u64) -> Self {
+        let blocks = usize::try_from(bytes / u64::from(BLOCK_LEN)).unwrap_or(usize::MAX);
+        Self { pool: Pool::new(blocks.max(FREE_BLOCKS)), ..self }
     }
 
     /// Lets incoming connections through to the torrent; a second door of a torrent replaces its first.

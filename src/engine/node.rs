@@ -121,7 +121,8 @@ impl Node {
             }
             Reach::At(_) | Reach::Anywhere | Reach::Offline => LocalAddrs::default(),
         };
-        let network = Arc::new(Network::new(local).limited(limits.rates));
+        let network = Network::new(local).limited(limits.rates).recycling(limits.memory_bytes);
+        let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
         let resources =

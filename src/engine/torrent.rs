@@ -30,7 +30,7 @@ use super::clock::now;
 use super::content::Content;
 use super::dial::dial;
 use super::handle::Status;
-use super::message::{Command, FromPeer, ReadFailure, TrackerEvent};
+use super::message::{Command, FromPeer, ReadFailure, TO_TORRENT_CAPACITY, TrackerEvent};
 use super::network::Door;
 use super::resources::Resources;
 use super::tracker::TrackerHandle;
@@ -51,7 +51,7 @@ const RESUBMIT: Duration = Duration::from_millis(20);
 const RATE_SPAN: Duration = Duration::from_secs(5);
 
 /// Events of connections that are taken in before what they call for is done.
-const BATCH: usize = 128;
+const BATCH: usize = TO_TORRENT_CAPACITY;
 
 /// The ends of channels that a torrent's task listens at.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ pub struct Config {
     pub upload_limited: bool,
     /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
     pub target_peers: usize,
-    /// Connections that a torrent holds, incoming ones counted. Default 150.
+    /// Connections that a torrent holds, incoming ones counted. Default 200, all that a process has: memory is
+    /// bounded for so many.
     pub max_peers: usize,
     /// Dials of one torrent under way at once. Default 30, so that a fresh mount meets its swarm in one round trip.
     pub max_dials: usize,
@@ -48,7 +49,7 @@ impl Default for Config {
             upload: true,
             upload_limited: false,
             target_peers: 50,
-            max_peers: 150,
+            max_peers: 200,
             max_dials: 30,
             open_bytes: 32 << 20,
             max_outstanding: 500,

@@ -30,6 +30,9 @@ pub const RANDOM_FIRST: u32 = 4;
 /// One in so many picks goes to fill while windows are open but nobody waits: we need something to trade.
 const FILL_SHARE: u64 = 8;
 
+/// Pieces of windows that may always be under way, whatever fill began before.
+const LEAST_WINDOW: usize = 2;
+
 /// Askers of one block in end-game.
 const END_GAME_COPIES: usize = 2;
 
@@ -99,7 +102,8 @@ pub struct Picker {
 }
 
 impl Picker {
-    /// A picker for a torrent of which `have` is here. At most `open_bytes` of pieces are under way for fill.
+    /// A picker for a torrent of which `have` is here. At most `open_bytes` of pieces are under way for fill and
+    /// windows, half of them for fill while there are windows.
     pub fn new(geometry: Geometry, have: Bitfield, fill: bool, open_bytes: u64, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut rarity = Rarity::new(geometry.piece_count());
@@ -273,6 +277,7 @@ impl Picker {
             }
             self.served += 1;
         }
+        let room = room && self.may_open_window();
         let mut ahead = self.demands.iter().skip(self.served);
         let demand = ahead.find(|demand| {
             let piece = demand.piece;
@@ -336,10 +341,18 @@ impl Picker {
         self.rarity.rarest(&offered)
     }
 
+    /// Whether a piece may be begun that a reader will want.
+    fn may_open_window(&self) -> bool {
+        let begun = |demand: &&Demand| self.partial.contains_key(&demand.piece);
+        self.partial.len() < self.max_open
+            || self.demands.iter().filter(begun).nth(LEAST_WINDOW - 1).is_none()
+    }
+
     /// Whether the peer may begin a piece: there is room, or it can help with nothing that was begun, and
     /// works on none itself. So pieces that nobody can finish never stop the others.
     fn may_open(&self, view: View<'_>) -> bool {
-        self.partial.len() < self.max_open
+        let most = if self.demands.is_empty() { self.max_open } else { self.max_open.div_ceil(2) };
+        self.partial.len() < most
             || self.partial.values().all(|partial| partial.owner != Some(view.key))
                 && !self.partial.keys().any(|piece| view.offers(*piece))
     }

@@ -392,6 +392,7 @@ impl Swarm {
                 self.idle.insert(peer.key);
             }
         }
+        self.drop_leftovers();
         if blocked {
             self.mark_late(now);
         }

@@ -21,6 +21,10 @@ const COPIES_SHARE: u64 = 25;
 /// Bytes beyond that share which a fresh swarm may spend: one long wait is worth more.
 const COPIES_ALLOWANCE: u64 = 128 * 1024;
 
+/// When the pieces under way come to so many times the bytes that they should take, nothing more is begun but
+/// what a read waits for.
+const MOST_OPEN: u64 = 2;
+
 /// Blocks that a peer without work takes over from others at a time: their owners may be about to bring them.
 const COPIES_AT_ONCE: usize = 4;
 
@@ -67,12 +71,23 @@ impl Swarm {
         if free == 0 {
             return;
         }
-        let in_hand = self.in_hand.len() as u64 * u64::from(self.geometry.nominal_piece_len());
-        let room = in_hand < self.config.open_bytes;
+        let room = self.has_room();
         let again = self.brings_sooner(peer, now);
         for block in self.picker.pick(view(peer, &again), free, room) {
             self.request(key, block, now);
         }
+    }
+
+    /// Whether memory allows another piece to be begun for which no read waits.
+    fn has_room(&self) -> bool {
+        let in_hand = self.in_hand.len() as u64 * u64::from(self.geometry.nominal_piece_len());
+        in_hand < self.config.open_bytes && !self.is_crowded()
+    }
+
+    /// Whether peers that can help with nothing begun have begun as many pieces of their own as they may.
+    fn is_crowded(&self) -> bool {
+        let piece = u64::from(self.geometry.nominal_piece_len());
+        self.picker.open() as u64 * piece >= MOST_OPEN * self.config.open_bytes.max(2 * piece)
     }
 
     /// In end-game: the blocks asked of others that a peer without work would bring sooner, the latest first.
@@ -151,11 +166,12 @@ impl Swarm {
         self.drop_leftovers();
     }
 
-    /// What reads began that nobody waits for any more is kept for the next one, and finished by fill. Without
-    /// fill it would pile up: beyond the budget, what was begun longest ago goes.
-    fn drop_leftovers(&mut self) {
-        while !self.picker.is_filling()
-            && self.assembly.bytes() > self.config.open_bytes
+    /// What was begun and nobody is asked for any more is kept for the next read, and finished by fill. Without
+    /// fill it would pile up, and with it too where nobody can finish it: beyond the budget, what got nothing for
+    /// longest goes.
+    pub(super) fn drop_leftovers(&mut self) {
+        while (self.is_crowded()
+            || !self.picker.is_filling() && self.assembly.bytes() > self.config.open_bytes)
             && let Some(piece) = self.assembly.oldest(|piece| self.is_leftover(piece))
         {
             self.assembly.take(piece);
