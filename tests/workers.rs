@@ -17,7 +17,6 @@ use btfs::proto::geometry::Span;
 use btfs::proto::metainfo::Metainfo;
 use btfs::proto::units::{PeerKey, PieceIndex, TorrentId};
 use bytes::Bytes;
-use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -138,16 +137,13 @@ fn a_right_piece_is_verified_then_stored_and_readable_from_the_first_word_on() {
 }
 
 #[test]
-fn a_wrong_piece_is_told_block_by_block_and_is_nowhere() {
+fn a_wrong_piece_is_told_and_is_nowhere() {
     let mut scene = Scene::new(1 << 20, on_disk);
     let mut blocks = scene.blocks(0);
     blocks[1] = Bytes::from(vec![0; 16_384]);
-    let expected: Vec<[u8; 20]> = blocks.iter().map(|block| Sha1::digest(block).into()).collect();
     scene.verify(0, blocks);
-    match scene.next() {
-        Done::Verified { verdict: Verdict::Bad(hashes), .. } => assert_eq!(hashes, expected),
-        other => panic!("{other:?}"),
-    }
+    let told = scene.next();
+    assert!(matches!(told, Done::Verified { verdict: Verdict::Bad, .. }), "{told:?}");
     assert!(!scene.content.is_resident(&(0..1)));
     assert_eq!(scene.content.chunks.used(), 0);
     scene.store(0);

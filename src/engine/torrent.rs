@@ -281,7 +281,7 @@ impl Torrent {
             Done::Verified { piece, verdict } => {
                 match verdict {
                     Verdict::Failed => self.swarm.handle_unverified(piece, now),
-                    Verdict::Good | Verdict::Bad(_) => {
+                    Verdict::Good | Verdict::Bad => {
                         self.swarm.handle_verified(piece, verdict == Verdict::Good, now);
                     }
                 }

@@ -18,7 +18,6 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use sha1::{Digest, Sha1};
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -146,12 +145,12 @@ pub enum Done {
 }
 
 /// What the hash says of a piece.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The bytes are the torrent's.
     Good,
-    /// They are not. The SHA-1 of each block tells later which of them was wrong, and so who sent it.
-    Bad(Vec<[u8; 20]>),
+    /// They are not.
+    Bad,
     /// The worker failed. The bytes are lost, and nobody is to blame for them.
     Failed,
 }
@@ -281,15 +280,9 @@ fn verify_and_store(
     blocks: &[Bytes],
     reply: &mpsc::Sender<Done>,
 ) {
-    let verified = contained(|| {
-        verify(&content.metainfo, piece, blocks)
-            .ok_or_else(|| blocks.iter().map(|block| Sha1::digest(block).into()).collect())
-    });
-    let chunk = match verified {
-        Ok(Ok(chunk)) => chunk,
-        Ok(Err(hashes)) => {
-            return tell(reply, Done::Verified { piece, verdict: Verdict::Bad(hashes) });
-        }
+    let chunk = match contained(|| verify(&content.metainfo, piece, blocks)) {
+        Ok(Some(chunk)) => chunk,
+        Ok(None) => return tell(reply, Done::Verified { piece, verdict: Verdict::Bad }),
         Err(Panicked) => return tell(reply, Done::Verified { piece, verdict: Verdict::Failed }),
     };
     let good = || Done::Verified { piece, verdict: Verdict::Good };
