@@ -1,6 +1,6 @@
-//! Who must go so that the stored pieces of all torrents keep within one budget.
+//! How torrents share what is bounded: who must go from the stores, and who may have how much under way.
 
-use btfs::engine::budget::{Budget, BudgetFull};
+use btfs::engine::budget::{Assembling, Budget, BudgetFull};
 use btfs::proto::geometry::Geometry;
 use btfs::proto::units::{PieceIndex, TorrentId};
 
@@ -36,4 +36,25 @@ fn pinned_pieces_stay_and_what_has_no_room_beside_them_is_refused() {
     assert_eq!(budget.admit(A, piece(2), 10), Ok(vec![(A, piece(1))]));
     budget.forget_torrent(A);
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn bytes_under_way_are_shared_among_the_torrents_that_have_any() {
+    const C: TorrentId = TorrentId(3);
+    let memory = Assembling::new(60);
+    for (name, torrent, held, expected) in [
+        ("alone, it may have all", A, 60, 60),
+        ("the second gets its part at once", B, 30, 30),
+        ("and the first begins nothing until it is down to its own", A, 40, 30),
+        ("what the others leave", A, 10, 30),
+        ("is for whoever needs it", B, 30, 50),
+        ("a third", C, 20, 20),
+        ("has a part of what the three have", A, 10, 20),
+        ("that ends", C, 0, 20),
+        ("leaves its part to the others", A, 30, 30),
+        ("all of it", B, 0, 30),
+        ("in the end", A, 60, 60),
+    ] {
+        assert_eq!(memory.share(torrent, held), expected, "{name}");
+    }
 }

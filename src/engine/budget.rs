@@ -1,9 +1,14 @@
-//! Which stored pieces must go, over all torrents of the process, for `--cache-size` to hold.
+//! What torrents of the process share and none may use up: the room of stored pieces, and that of pieces under way.
+//!
+//! [`Budget`] tells which stored pieces must go for `--cache-size` to hold, [`Assembling`] how many bytes each
+//! torrent may have under way for `--memory` to hold.
 //!
 //! Invariant: the pieces known here, and so those in the stores once their victims are evicted, sum up to
 //! at most the budget, but for pinned ones after the budget shrank.
 //!
 //! Not here: evicting them ([`super::workers::Work::Evict`]), and torrents that are kept: they stay out.
+
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
@@ -80,6 +85,34 @@ impl Budget {
     pub fn has_room(&self, bytes: u64) -> bool {
         let pieces = self.pieces.lock();
         bytes <= pieces.budget().saturating_sub(pieces.used())
+    }
+}
+
+/// Bytes of the pieces that each torrent has under way.
+#[derive(Debug)]
+pub struct Assembling {
+    bytes: u64,
+    held: Mutex<BTreeMap<TorrentId, u64>>,
+}
+
+impl Assembling {
+    /// At most `bytes` over all torrents, but for what one that had them all has still to finish when another
+    /// begins.
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, held: Mutex::default() }
+    }
+
+    /// Notes that the torrent has `held` bytes under way, and tells how many it may have: what the others leave,
+    /// and never less than its part among those that have any.
+    pub fn share(&self, torrent: TorrentId, held: u64) -> u64 {
+        let mut all = self.held.lock();
+        all.remove(&torrent);
+        let others = all.values().sum();
+        let part = self.bytes / (all.len() as u64 + 1);
+        if held > 0 {
+            all.insert(torrent, held);
+        }
+        self.bytes.saturating_sub(others).max(part)
     }
 }
 

@@ -125,8 +125,7 @@ impl Node {
         let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
-        let resources =
-            Resources::new(network, workers, limits.memory_bytes / 2, limits.store_bytes);
+        let resources = Resources::new(network, workers, limits.memory_bytes, limits.store_bytes);
         let sockets = listening(reach)?;
         let port = sockets.first().map_or(0, |(port, _)| *port);
         let listeners = sockets
@@ -215,8 +214,8 @@ impl Node {
         let online = self.reach != Reach::Offline;
         let now = clock::now();
         let mut config = options.config;
-        config.open_bytes = self.limits.memory_bytes / 2;
         config.upload_limited = self.limits.rates.up.is_some();
+        config.open_bytes = self.resources.assembling.share(content.id, 0);
         // A window must not push its own pieces out of the store.
         config.max_window = config.max_window.min(self.limits.store_bytes / 4);
         let fill = config.fill && online;

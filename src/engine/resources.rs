@@ -1,5 +1,22 @@
 //! What all torrents of the process share: sockets, threads, memory and budgets.
 //!
+//! What memory is bounded by, with M for `--memory` and all [`CONNECTIONS`] in use:
+//!
+//! - verified pieces, in the cache or on their way into the store: M / 2 ([`Chunks`]);
+//! - pieces under way, hashing included: M / 2 over all torrents ([`Assembling`]), but for two pieces that each
+//!   may always have, those that reads wait for, and peers that can help with nothing else, up to M in all;
+//! - block buffers that wait for their next use: what was in use at most, and no more than M ([`Network`]);
+//! - messages on their way to a torrent: 4 MiB for each ([`TO_TORRENT_CAPACITY`]);
+//! - for each peer: one unfinished message, a block or up to 128 KiB of something else; messages out,
+//!   [`TO_PEER_CAPACITY`]; its requests, 8 KiB; what it has, a bit a piece; and while it is served, blocks
+//!   for 1/32 s of its rate, at least 64 KiB ([`crate::proto::upload`]).
+//!
+//! `scripts/bench-memory` shows that it comes to M and less than 32 MiB.
+//!
+//! [`CONNECTIONS`]: super::network::CONNECTIONS
+//! [`TO_TORRENT_CAPACITY`]: super::message::TO_TORRENT_CAPACITY
+//! [`TO_PEER_CAPACITY`]: super::message::TO_PEER_CAPACITY
+//!
 //! Not here: who starts and ends them ([`super::node`]).
 
 use std::collections::BTreeMap;
@@ -8,7 +25,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
-use super::budget::Budget;
+use super::budget::{Assembling, Budget};
 use super::chunks::Chunks;
 use super::message::Command;
 use super::network::Network;
@@ -26,6 +43,8 @@ pub struct Resources {
     pub workers: Workers,
     /// Verified pieces in memory.
     pub chunks: Arc<Chunks>,
+    /// Pieces under way, by their bytes.
+    pub assembling: Assembling,
     /// Pieces in stores, by their last use.
     pub budget: Budget,
     /// The way to trackers.
@@ -36,18 +55,19 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Resources without torrents.
+    /// Resources without torrents. Half of `memory_bytes` is for verified pieces, half for those under way.
     pub fn new(
         network: Arc<Network>,
         workers: Workers,
-        chunk_bytes: u64,
+        memory_bytes: u64,
         store_bytes: u64,
     ) -> Self {
         Self {
             trackers: Dialer::new(network.local),
             network,
             workers,
-            chunks: Arc::new(Chunks::new(chunk_bytes)),
+            chunks: Arc::new(Chunks::new(memory_bytes / 2)),
+            assembling: Assembling::new(memory_bytes / 2),
             budget: Budget::new(store_bytes),
             files: Arc::new(OpenFiles::for_this_process()),
             torrents: RwLock::default(),
@@ -63,6 +83,7 @@ impl Resources {
     pub fn dismiss(&self, torrent: TorrentId) {
         self.torrents.write().remove(&torrent);
         self.budget.forget_torrent(torrent);
+        self.assembling.share(torrent, 0);
     }
 
     /// Tells the torrents that these pieces have to go; a task that is gone has no more pieces.

@@ -335,6 +335,7 @@ impl Torrent {
         let now = now();
         self.resubmit();
         while self.drain_once(now) {}
+        self.keep_memory();
         self.keep_fill(now);
         self.keep_state(now);
         if now - self.reported >= REPORT {

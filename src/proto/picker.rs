@@ -110,7 +110,7 @@ impl Picker {
         for piece in geometry.pieces().filter(|&piece| !have.has(piece)) {
             rarity.insert(piece, &mut rng);
         }
-        let max_open = (open_bytes / u64::from(geometry.nominal_piece_len())).max(2) as usize;
+        let max_open = pieces_in(open_bytes, &geometry);
         Self {
             geometry,
             have,
@@ -184,6 +184,11 @@ impl Picker {
     /// Turns fill on or off.
     pub fn set_fill(&mut self, fill: bool) {
         self.fill = fill;
+    }
+
+    /// Changes how many bytes of pieces may be under way.
+    pub fn set_open_bytes(&mut self, bytes: u64) {
+        self.max_open = pieces_in(bytes, &self.geometry);
     }
 
     /// What readers want, most urgent first, blocked ones before all others. Pieces that are here are left out.
@@ -532,4 +537,9 @@ impl Picker {
             Some(Block::Missing | Block::Received) | None => false,
         }
     }
+}
+
+/// Pieces that may be under way when so many bytes may.
+fn pieces_in(bytes: u64, geometry: &Geometry) -> usize {
+    (bytes / u64::from(geometry.nominal_piece_len())).max(2) as usize
 }

@@ -272,6 +272,19 @@ impl Swarm {
         self.assembly.bytes()
     }
 
+    /// Bytes of pieces under way when they are whole: what they may come to.
+    pub fn open_bytes(&self) -> u64 {
+        self.picker.open() as u64 * u64::from(self.geometry.nominal_piece_len())
+    }
+
+    /// Changes [`Config::open_bytes`]; what is under way is finished.
+    pub fn set_open_bytes(&mut self, bytes: u64) {
+        if bytes != self.config.open_bytes {
+            self.config.open_bytes = bytes;
+            self.picker.set_open_bytes(bytes);
+        }
+    }
+
     /// Reads that wait.
     pub fn waiting_reads(&self) -> usize {
         self.readers.waiting()

@@ -105,6 +105,12 @@ impl Torrent {
         self.swarm.evict(piece, now());
     }
 
+    /// Other torrents want memory for what they have under way too.
+    pub(super) fn keep_memory(&mut self) {
+        let held = self.swarm.open_bytes();
+        self.swarm.set_open_bytes(self.resources.assembling.share(self.content.id, held));
+    }
+
     /// Fill stops at the budget and while the store is in trouble.
     pub(super) fn keep_fill(&mut self, now: Instant) {
         if !self.fill {

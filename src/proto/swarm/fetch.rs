@@ -87,7 +87,7 @@ impl Swarm {
     /// Whether peers that can help with nothing begun have begun as many pieces of their own as they may.
     fn is_crowded(&self) -> bool {
         let piece = u64::from(self.geometry.nominal_piece_len());
-        self.picker.open() as u64 * piece >= MOST_OPEN * self.config.open_bytes.max(2 * piece)
+        self.open_bytes() >= MOST_OPEN * self.config.open_bytes.max(2 * piece)
     }
 
     /// In end-game: the blocks asked of others that a peer without work would bring sooner, the latest first.
