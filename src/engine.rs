@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod have_map;
 pub mod home;
 pub mod listen;
+pub mod loan;
 pub mod message;
 pub mod network;
 pub mod node;

@@ -6,7 +6,8 @@
 //! ```text
 //! kernel ─▶ adapter ─▶ ops ─▶ tree            names, sizes, listings
 //!              │        └───▶ source          bytes that are here
-//!              └─▶ parked ──▶ source          bytes to wait for
+//!              ├─▶ parked ──▶ source          bytes to wait for
+//!              └─▶ passthrough                what the kernel reads without asking
 //! session: mounts, watches the mount, ends it
 //! ```
 
@@ -17,6 +18,7 @@ pub mod errno;
 pub mod mountinfo;
 pub mod ops;
 pub mod parked;
+pub mod passthrough;
 pub mod session;
 pub mod source;
 pub mod xattr;

@@ -58,3 +58,14 @@ fn bytes_under_way_are_shared_among_the_torrents_that_have_any() {
         assert_eq!(memory.share(torrent, held), expected, "{name}");
     }
 }
+
+#[test]
+fn what_is_held_leaves_a_quarter_to_others() {
+    let budget = Budget::new(40);
+    assert!(budget.may_hold(30) && !budget.may_hold(31));
+    budget.admit(A, piece(0), 10).expect("room");
+    assert!(budget.may_hold(30), "what is not pinned can go");
+    assert!(budget.pin(A, piece(0)));
+    assert!(budget.may_hold(20) && !budget.may_hold(21));
+    assert!(Budget::new(u64::MAX).may_hold(1 << 62));
+}

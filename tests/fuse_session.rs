@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,9 +26,20 @@ const POINT: &str = "BTFS_TEST_POINT";
 const NOBODY: u32 = 65_534;
 
 fn try_mount(point: &Path, options: &Options) -> Result<Mount, MountError> {
+    mount_backed(point, options, None).map(|(mount, _)| mount)
+}
+
+/// Mounts, perhaps with a file on disk behind the one that is shown.
+fn mount_backed(
+    point: &Path,
+    options: &Options,
+    backing: Option<fs::File>,
+) -> Result<(Mount, Arc<Fake>), MountError> {
     let torrents = [single("data", 100_000)];
     let tree = Arc::new(RwLock::new(tree(&torrents)));
-    Mount::new(point, tree, Fake::of(&torrents), options)
+    let fake = Fake::of(&torrents);
+    backing.into_iter().for_each(|file| fake.back(at(0), file));
+    Mount::new(point, tree, Arc::clone(&fake) as _, options).map(|mount| (mount, fake))
 }
 
 #[track_caller]
@@ -215,10 +226,17 @@ fn user() {
     let Some(point) = std::env::var_os(POINT).map(PathBuf::from) else { return };
     let denied = Options { access: Access::All, ..Options::default() };
     assert!(matches!(try_mount(&point, &denied), Err(MountError::AllowOther)));
-    let mount = try_mount(&point, &Options::default()).expect("a mount by the helper");
+    let mut backing = tempfile::tempfile().expect("a file");
+    backing.write_all(&content::bytes(seed(at(0)), 0, 100_000)).expect("room");
+    let mounted = mount_backed(&point, &Options::default(), Some(backing));
+    let (mount, fake) = mounted.expect("a mount by the helper");
     assert!(!nix::unistd::geteuid().is_root());
-    let cat = Command::new("cat").arg(point.join("data")).output().expect("cat");
-    assert!(cat.stdout == content::bytes(seed(at(0)), 0, 100_000));
+    for _ in 0..2 {
+        let cat = Command::new("cat").arg(point.join("data")).output().expect("cat");
+        assert!(cat.stdout == content::bytes(seed(at(0)), 0, 100_000));
+    }
+    let seen = fake.seen();
+    assert!(seen.lent <= 1 && seen.now > 0 && fake.holds(at(0)) == 0, "for root alone: {seen:?}");
     let held = fs::File::open(point.join("data")).expect("readable");
     assert_eq!(mount.unmount().expect("by the helper"), Ended::InUse);
     assert_eq!(mounts_at(&point), 0);

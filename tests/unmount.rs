@@ -14,7 +14,7 @@ use btfs::cli::daemon::background;
 use btfs::fs::attach::Options;
 use btfs::fs::mountinfo;
 use btfs::fs::session::Mount;
-use btfs::fs::source::{FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
+use btfs::fs::source::{Backing, FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
 use btfs::proto::tree::{FileRef, Tree};
 use btfs::proto::units::{ReaderId, Ticket, TorrentId};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -196,6 +196,10 @@ impl Source for Nothing {
 
     fn pieces(&self, _: FileRef) -> Pieces {
         Pieces::default()
+    }
+
+    fn backing(&self, _: FileRef) -> Option<Backing> {
+        None
     }
 
     fn why(&self, _: FileRef) -> String {

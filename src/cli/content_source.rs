@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::engine::handle::Handle;
 use crate::engine::message::ReadFailure;
-use crate::fs::source::{FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
+use crate::fs::source::{Backing, FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
 use crate::proto::tree::FileRef;
 use crate::proto::units::{ReaderId, Ticket, TorrentId};
 
@@ -127,6 +127,12 @@ impl Source for Torrents {
             }
         }
         Pieces { all: first.raw()..last.raw() + 1, here }
+    }
+
+    fn backing(&self, at: FileRef) -> Option<Backing> {
+        let (handle, _) = self.find(at)?;
+        let (file, loan) = handle.lend(at.file)?;
+        Some(Backing { file, hold: Box::new(loan) })
     }
 
     fn why(&self, at: FileRef) -> String {

@@ -76,6 +76,13 @@ impl Budget {
         self.pieces.lock().used()
     }
 
+    /// Whether pieces of `bytes` may be pinned for as long as it pleases somebody else: a quarter of the
+    /// budget is left for what is read beside them.
+    pub fn may_hold(&self, bytes: u64) -> bool {
+        let pieces = self.pieces.lock();
+        pieces.pinned().saturating_add(bytes) <= pieces.budget() / 4 * 3
+    }
+
     /// Whether a piece of `bytes` would be admitted, perhaps at the cost of others.
     pub fn would_admit(&self, bytes: u64) -> bool {
         self.pieces.lock().would_fit(bytes)

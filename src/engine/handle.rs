@@ -3,6 +3,7 @@
 //! Invariant: nothing here waits for the network, and bytes that are here never visit the torrent's task.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -12,12 +13,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::content::Content;
+use super::loan::Loan;
 use super::message::{Command, Deliver, ReadFailure};
 use super::resources::Resources;
 use crate::proto::announce::tiers::TrackerStatus;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::swarm::Totals;
-use crate::proto::units::{ReaderId, Ticket, TorrentId};
+use crate::proto::units::{FileIndex, ReaderId, Ticket, TorrentId};
 
 /// Bytes that a reader gets from what is here before the torrent's task is told.
 const TELL_AFTER: u64 = 512 * 1024;
@@ -119,6 +121,12 @@ impl Handle {
     pub fn close(&self, reader: ReaderId) {
         self.untold.lock().remove(&reader);
         self.tell(Command::Close(reader));
+    }
+
+    /// The file on disk that holds this file's bytes and no others, if all are in it; none goes while the
+    /// loan lasts.
+    pub fn lend(&self, file: FileIndex) -> Option<(Arc<File>, Loan)> {
+        Loan::take(&self.content, &self.resources, file)
     }
 
     /// Fills `buf` from the torrent's bytes at `offset` if all of them are here.

@@ -2,8 +2,8 @@
 //!
 //! Invariant: no method waits. A read of bytes that are here is answered on the thread that took it; any
 //! other is parked.
-//! Invariant: every file is opened with KEEP_CACHE and never with DIRECT_IO. Without the first, a second
-//! open behind a waiting read could not be killed; with the second, no waiting read could.
+//! Invariant: every file whose reads come here is opened with KEEP_CACHE, and none with DIRECT_IO. Without the
+//! first, a second open behind a waiting read could not be killed; with the second, no waiting read could.
 //! Invariant: every writing operation is EROFS, and what only a writable or a network filesystem needs
 //! is ENOSYS, which the kernel remembers and then answers itself.
 //!
@@ -28,6 +28,7 @@ use fuser::{
 use super::errno::Fault;
 use super::ops::{Attr, AttrKind, BLOCK_SIZE, Listing, Ops, Read};
 use super::parked::{self, Parked};
+use super::passthrough::Passthrough;
 use super::source::ReadReply;
 use crate::proto::tree::{EntryKind, Ino, MAX_NAME_LEN};
 use crate::proto::units::ReaderId;
@@ -63,6 +64,7 @@ thread_local! {
 pub struct Adapter {
     ops: Ops,
     parked: Arc<Parked>,
+    passthrough: Passthrough,
     owner: Owner,
 }
 
@@ -78,7 +80,7 @@ pub struct Owner {
 impl Adapter {
     /// The operations, and the table for reads that wait.
     pub fn new(ops: Ops, parked: Arc<Parked>, owner: Owner) -> Self {
-        Self { ops, parked, owner }
+        Self { ops, parked, passthrough: Passthrough::default(), owner }
     }
 
     fn stat(&self, attr: &Attr) -> FileAttr {
@@ -154,6 +156,7 @@ impl Filesystem for Adapter {
             // A kernel without it works as well, only slower.
             let _ = config.add_capabilities(flag);
         }
+        self.passthrough.negotiate(config);
         let limits = [
             config.set_max_background(MAX_BACKGROUND),
             config.set_congestion_threshold(MAX_BACKGROUND),
@@ -193,8 +196,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.ops.open(Ino(ino.0), flags.0) {
-            Ok(reader) => reply.opened(FileHandle(reader.0), FopenFlags::FOPEN_KEEP_CACHE),
+        let ino = Ino(ino.0);
+        match self.ops.open(ino, flags.0) {
+            Ok(reader) => self.passthrough.answer(reply, ino, reader, || self.ops.backing(ino)),
             Err(fault) => reply.error(errno(fault)),
         }
     }
@@ -223,7 +227,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -231,6 +235,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.ops.release(ReaderId(fh.0));
+        self.passthrough.close(Ino(ino.0));
         reply.ok();
     }
 

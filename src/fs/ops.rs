@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 
 use super::errno::Fault;
-use super::source::{FileSpan, Source, Totals};
+use super::source::{Backing, FileSpan, Source, Totals};
 use super::xattr::{self, Place, Xattr};
 use crate::proto::tree::{Entry, FileRef, Ino, MAX_NAME_LEN, Node, NodeKind, Tree};
 use crate::proto::units::{InfoHash, ReaderId};
@@ -183,6 +183,15 @@ impl Ops {
         self.files.lock().insert(reader, file);
         self.source.opened(reader, file.at);
         Ok(reader)
+    }
+
+    /// The file on disk that may be read in the node's place.
+    pub fn backing(&self, ino: Ino) -> Option<Backing> {
+        let file = self.file(ino).ok()?;
+        let backing = self.source.backing(file.at)?;
+        // The kernel would take its length for the file's.
+        let length = backing.file.metadata().ok()?.len();
+        (length == file.length).then_some(backing)
     }
 
     /// Reads at most `size` bytes into `buf`, which grows to hold them and never shrinks.

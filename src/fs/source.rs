@@ -6,7 +6,9 @@
 //! Not here: names, sizes and times, which the tree knows ([`crate::proto::tree`]).
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::proto::tree::FileRef;
 use crate::proto::units::{ReaderId, Ticket, TorrentId};
@@ -53,6 +55,10 @@ pub trait Source: Send + Sync + 'static {
     /// The pieces that hold the file, and which of them are here.
     fn pieces(&self, at: FileRef) -> Pieces;
 
+    /// The file on disk that holds these bytes and nothing else, when all of them are here, and if there is
+    /// one. Must be cheap.
+    fn backing(&self, at: FileRef) -> Option<Backing>;
+
     /// What the file waits for, in words.
     fn why(&self, at: FileRef) -> String;
 
@@ -71,6 +77,18 @@ pub struct FileSpan {
     /// Bytes in it; not zero, and never past the file's end.
     pub len: u32,
 }
+
+/// A file on disk that may be read in the place of one in the mount.
+#[derive(Debug)]
+pub struct Backing {
+    /// The file, of the same length.
+    pub file: Arc<File>,
+    /// As long as this is kept, none of its bytes go.
+    pub hold: Hold,
+}
+
+/// Whatever holds bytes in their place until it is dropped.
+pub type Hold = Box<dyn fmt::Debug + Send + Sync>;
 
 /// Bytes in all and bytes here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

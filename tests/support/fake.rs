@@ -1,11 +1,12 @@
 //! A source without a swarm: content by formula, and places that are missing until the test says so.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use btfs::fs::source::{FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
+use btfs::fs::source::{Backing, FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
 use btfs::proto::metainfo::Metainfo;
 use btfs::proto::tree::FileRef;
 use btfs::proto::units::{FileIndex, ReaderId, Ticket, TorrentId};
@@ -28,6 +29,8 @@ pub struct Fake {
 struct State {
     missing: BTreeMap<FileRef, Range<u64>>,
     fails: Option<ReadError>,
+    backings: BTreeMap<FileRef, Arc<File>>,
+    holds: BTreeMap<FileRef, Arc<()>>,
     pending: BTreeMap<Ticket, Pending>,
     seen: Seen,
 }
@@ -40,6 +43,7 @@ pub struct Seen {
     pub now: u64,
     pub later: u64,
     pub cancelled: u64,
+    pub lent: u64,
 }
 
 struct Pending {
@@ -73,6 +77,16 @@ impl Fake {
     /// Takes a range of a file away.
     pub fn lose(&self, at: FileRef, range: Range<u64>) {
         self.state.lock().missing.insert(at, range);
+    }
+
+    /// Gives a file to be read in the place of one of ours, from the next time that it is opened.
+    pub fn back(&self, at: FileRef, file: File) {
+        self.state.lock().backings.insert(at, Arc::new(file));
+    }
+
+    /// How many hold what was lent of a file.
+    pub fn holds(&self, at: FileRef) -> usize {
+        self.state.lock().holds.get(&at).map_or(0, |hold| Arc::strong_count(hold) - 1)
     }
 
     /// Has every later request fail.
@@ -189,6 +203,14 @@ impl Source for Fake {
             all: 3..11,
             here: if missing { vec![3..5, 10..11] } else { std::iter::once(3..11).collect() },
         }
+    }
+
+    fn backing(&self, at: FileRef) -> Option<Backing> {
+        let mut state = self.state.lock();
+        let file = state.backings.get(&at).cloned()?;
+        state.seen.lent += 1;
+        let hold = state.holds.entry(at).or_default().clone();
+        Some(Backing { file, hold: Box::new(hold) })
     }
 
     fn why(&self, _: FileRef) -> String {

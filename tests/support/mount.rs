@@ -1,5 +1,6 @@
 //! A mount that never outlives its test, and readers that are never waited for without end.
 
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,7 +17,7 @@ use btfs::proto::tree::Tree;
 use btfs::proto::units::TorrentId;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use parking_lot::RwLock;
 use tempfile::TempDir;
 
@@ -46,6 +47,21 @@ pub fn fuse() -> bool {
     );
     eprintln!("SKIPPED: /dev/fuse is not there and BTFS_SKIP_FUSE=1");
     false
+}
+
+/// Whether the kernel may read files by itself for this process: Linux 6.9 and root.
+pub fn passthrough() -> bool {
+    let all_ids = fs::read_to_string("/proc/self/uid_map").expect("a map");
+    let first = all_ids.split_whitespace().eq(["0", "0", "4294967295"]);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let version = (numbers.next(), numbers.next());
+    let recent = matches!(version, (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (6, 9));
+    let able = first && recent && geteuid().is_root();
+    if !able {
+        eprintln!("SKIPPED: only root's processes have the kernel read files, since Linux 6.9");
+    }
+    able
 }
 
 /// The tree of these torrents, numbered from 0.

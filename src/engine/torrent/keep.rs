@@ -92,6 +92,8 @@ impl Torrent {
             return;
         }
         self.swarm.evict(piece, now());
+        // At once, so that a piece that is vouched for is none whose room is about to be given back.
+        self.content.have.evict(piece);
         self.evicting.insert(piece);
         let (content, reply) = (self.content.clone(), self.out.done.clone());
         self.submit(Work::Evict { content, piece, reply });
