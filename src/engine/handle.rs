@@ -182,10 +182,15 @@ impl Handle {
         }
     }
 
-    /// Gathers what the reader got, so that the task hears of a run of reads and not of each.
+    /// Gathers what the reader got, so that the task hears of a run of reads and not of each; of a torrent
+    /// that is complete it hears none.
     fn note(&self, reader: ReaderId, got: Range<u64>) {
         for piece in self.content.metainfo.geometry.pieces_in(&got) {
             self.resources.budget.touch(self.content.id, piece);
+        }
+        // The task hears of positions for the sake of what is missing.
+        if self.content.have.is_full() {
+            return;
         }
         let mut untold = self.untold.lock();
         let run = untold.entry(reader).or_insert(got.start..got.start);
