@@ -50,7 +50,7 @@ fn on_a_full_disk() {
     let place = Place::Kept(dir.clone());
     let disk = Disk::open(&place, Access::ReadWrite, TorrentId(0), metainfo.clone(), open);
     let disk = disk.expect("opened");
-    let (state, _) = StateFile::open(&dir.join("state"), metainfo.clone(), &disk);
+    let (state, _) = StateFile::open(&dir.join("state"), metainfo.clone(), &disk).expect("opened");
     let chunks = Arc::new(Chunks::new(0));
     let content =
         Content::new(TorrentId(0), metainfo.clone(), Store::Disk(disk), chunks, Some(state));

@@ -1,4 +1,4 @@
-//! Stores against a plain vector of bytes; what is planted in their way; the state between runs.
+//! Stores against a plain vector of bytes; what is planted in their way.
 
 #[path = "support/torrent.rs"]
 mod torrent;
@@ -8,14 +8,10 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use btfs::engine::chunks::Chunks;
-use btfs::engine::content::Content;
-use btfs::engine::state::{Recorded, StateError, StateFile};
 use btfs::engine::store::disk::{Access, Place};
 use btfs::engine::store::lock::{LockError, TorrentLock};
 use btfs::engine::store::open_files::OpenFiles;
 use btfs::engine::store::{Disk, Memory, Store, StoreError};
-use btfs::proto::bitfield::Bitfield;
 use btfs::proto::metainfo::Metainfo;
 use btfs::proto::units::{FileIndex, PieceIndex, TorrentId};
 use bytes::Bytes;
@@ -320,176 +316,4 @@ fn one_at_a_time_may_use_a_torrents_directory() {
     assert!(refused.to_string().starts_with("another btfs is using this torrent's data in "));
     drop(first);
     TorrentLock::take(&path).expect("free again");
-}
-
-/// A torrent on disk with a state file beside it.
-struct Run {
-    dir: TempDir,
-    metainfo: Arc<Metainfo>,
-    all: Vec<u8>,
-}
-
-impl Run {
-    fn new() -> Self {
-        let (metainfo, all) = shared();
-        Self { dir: dir(), metainfo, all }
-    }
-
-    fn state(&self) -> std::path::PathBuf {
-        self.dir.path().join("state")
-    }
-
-    fn start(&self) -> (Content, Result<Recorded, StateError>) {
-        let disk = kept(self.dir.path(), &self.metainfo).expect("opened");
-        let (state, recorded) = StateFile::open(&self.state(), self.metainfo.clone(), &disk);
-        let chunks = Arc::new(Chunks::new(0));
-        let store = Store::Disk(disk);
-        let content = Content::new(ID, self.metainfo.clone(), store, chunks, Some(state));
-        if let Ok(recorded) = &recorded {
-            content.have.adopt(&recorded.vouched);
-        }
-        (content, recorded)
-    }
-
-    fn fetch(&self, content: &Content, raw: u32) {
-        let piece = piece(&self.metainfo, raw);
-        write(&content.store, &self.metainfo, &self.all, piece).expect("written");
-        content.have.insert(piece);
-    }
-
-    /// Pieces vouched for and pieces to check, after whatever happened.
-    fn recorded(&self) -> (Vec<u32>, Vec<u32>) {
-        let recorded = self.start().1.expect("readable");
-        let raw = |field: &Bitfield| field.iter().map(PieceIndex::raw).collect();
-        (raw(&recorded.vouched), raw(&recorded.recheck))
-    }
-}
-
-#[test]
-fn what_was_saved_is_vouched_for_and_what_was_not_is_to_be_checked() {
-    let run = Run::new();
-    let (content, recorded) = run.start();
-    assert!(recorded.expect("nothing yet").vouched.is_empty());
-    [0, 1, 4].iter().for_each(|&raw| run.fetch(&content, raw));
-    content.save().expect("saved");
-    drop(content);
-    assert_eq!(run.recorded(), (vec![0, 1, 4], vec![]));
-
-    let (content, _) = run.start();
-    content.save().expect("saved again, with nothing touched");
-    run.fetch(&content, 9);
-    drop(content);
-    let (vouched, recheck) = run.recorded();
-    assert!(!vouched.contains(&9) && recheck.contains(&9));
-}
-
-#[test]
-fn a_kill_after_an_eviction_vouches_for_nothing() {
-    let run = Run::new();
-    let (content, _) = run.start();
-    [2, 3, 4].iter().for_each(|&raw| run.fetch(&content, raw));
-    content.save().expect("saved");
-    content.evict(piece(&run.metainfo, 3)).expect("evicted");
-    drop(content);
-    let (vouched, recheck) = run.recorded();
-    assert!(vouched.is_empty());
-    // All of the changed file, unless the change came within one tick of the file system's clock.
-    assert!(recheck == [2_u32, 3, 4] || recheck.iter().copied().eq(2..=8), "{recheck:?}");
-
-    let (content, _) = run.start();
-    for raw in [2, 3, 4] {
-        let right = content.check(piece(&run.metainfo, raw)).expect("read");
-        assert_eq!(right, raw != 3, "{raw}");
-    }
-    content.save().expect("saved");
-    assert_eq!(run.recorded(), (vec![2, 4], vec![]));
-}
-
-#[test]
-fn a_file_that_changed_or_went_is_no_longer_vouched_for() {
-    type Change = fn(&Path);
-    // Piece 0 lies in a; 1 in a, sub/b; 2 to 8 in sub/deep/c; 9 in sub/deep/c and d.
-    let rows: [(&str, Change, Vec<u32>, Vec<u32>); 4] = [
-        ("nothing", |_| {}, vec![0, 1, 5, 9], vec![]),
-        (
-            "other bytes",
-            |top| {
-                fs::write(top.join("a"), [7; 100]).expect("written");
-                let file = fs::File::options().write(true).open(top.join("a")).expect("there");
-                file.set_modified(std::time::UNIX_EPOCH).expect("set");
-            },
-            vec![5, 9],
-            vec![0, 1],
-        ),
-        (
-            "cut short",
-            |top| fs::write(top.join("d"), [7; 3]).expect("written"),
-            vec![0, 1, 5],
-            vec![9],
-        ),
-        (
-            "gone",
-            |top| fs::remove_file(top.join("sub/deep/c")).expect("removed"),
-            vec![0, 1],
-            vec![],
-        ),
-    ];
-    for (name, change, vouched, recheck) in rows {
-        let run = Run::new();
-        let (content, _) = run.start();
-        [0, 1, 5, 9].iter().for_each(|&raw| run.fetch(&content, raw));
-        content.save().expect("saved");
-        drop(content);
-        change(&run.dir.path().join("top"));
-        assert_eq!(run.recorded(), (vouched, recheck), "{name}");
-    }
-}
-
-#[test]
-fn a_state_cut_anywhere_or_with_any_bit_flipped_vouches_for_nothing() {
-    let run = Run::new();
-    let (content, _) = run.start();
-    [0, 1, 5].iter().for_each(|&raw| run.fetch(&content, raw));
-    content.save().expect("saved");
-    drop(content);
-    let whole = fs::read(run.state()).expect("there");
-    let damaged = |bytes: &[u8]| {
-        fs::write(run.state(), bytes).expect("written");
-        matches!(run.start().1, Err(StateError::Damaged { .. }))
-    };
-    for len in 0..whole.len() {
-        assert!(damaged(&whole[..len]), "cut to {len}");
-    }
-    assert!(damaged(&[whole.as_slice(), &[0]].concat()), "one byte more");
-    for bit in 0..whole.len() * 8 {
-        let mut flipped = whole.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        assert!(damaged(&flipped), "bit {bit}");
-    }
-    assert!(!damaged(&whole));
-}
-
-#[test]
-fn a_state_of_another_torrent_is_refused() {
-    let run = Run::new();
-    let (content, _) = run.start();
-    run.fetch(&content, 0);
-    content.save().expect("saved");
-    let mut entries = run.all.clone();
-    entries[0] ^= 1;
-    let (other, _) = torrent::many(64, &[("a", entries, "")]);
-    let disk = kept(run.dir.path(), &other).expect("opened");
-    let (_, recorded) = StateFile::open(&run.state(), other, &disk);
-    assert!(matches!(recorded, Err(StateError::Damaged { .. })));
-}
-
-#[test]
-fn a_damaged_state_does_not_stop_an_eviction() {
-    let run = Run::new();
-    let (content, _) = run.start();
-    run.fetch(&content, 4);
-    content.save().expect("saved");
-    fs::write(run.state(), b"garbage").expect("written");
-    content.evict(piece(&run.metainfo, 4)).expect("evicted");
-    assert!(!run.state().exists());
 }

@@ -224,6 +224,32 @@ fn a_check_of_everything_finds_what_is_right_on_the_disk() {
 }
 
 #[test]
+fn what_a_store_has_lost_is_told_before_it_is_missing_in_an_upload() {
+    let mut scene = Scene::new(0, on_disk);
+    (0..5).for_each(|raw| scene.store(raw));
+    let files = walk(scene._dir.path());
+    let longest = files.iter().max_by_key(|file| file.metadata().expect("there").len());
+    std::fs::File::options()
+        .write(true)
+        .open(longest.expect("three files"))
+        .and_then(|file| file.set_len(60_000))
+        .expect("cut");
+    let (content, reply) = (scene.content.clone(), scene.reply.clone());
+    let span = scene.content.metainfo.geometry.span(4, 0, 10_000).expect("in the torrent");
+    scene.workers.submit(Work::Load { content, key: KEY, spans: vec![span], reply }).expect("room");
+    assert!(matches!(scene.next(), Done::Lost { pieces } if pieces == [scene.piece(4)]));
+    let Done::Loaded { spans, missing, .. } = scene.next() else { panic!("not loaded") };
+    assert!(spans.is_empty() && missing == [span]);
+    assert!(scene.content.have.has(scene.piece(0)) && !scene.content.have.has(scene.piece(4)));
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
 fn a_job_that_panics_ends_no_thread() {
     let mut scene = Scene::new(1 << 20, on_disk);
     for _ in 0..4 {

@@ -50,7 +50,6 @@ impl Source for Torrents {
     ) -> Result<bool, ReadError> {
         let (handle, file) = self.find(at).ok_or(ReadError::Removed)?;
         match handle.read_now(reader, file.start + offset, buf) {
-            Ok(false) if self.offline => Err(ReadError::Offline),
             Ok(here) => Ok(here),
             Err(error) if self.offline => {
                 tracing::warn!(%error, "cannot read what is here");
@@ -80,6 +79,7 @@ impl Source for Torrents {
             waiting.lock().remove(&ticket);
             reply.answer(result.map_err(|failure| match failure {
                 ReadFailure::Storage => ReadError::Storage,
+                ReadFailure::Offline => ReadError::Offline,
                 ReadFailure::Stopped => ReadError::ShuttingDown,
             }));
         };

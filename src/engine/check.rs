@@ -1,6 +1,6 @@
 //! Hashing all of a torrent's data that lies in a store, on all worker threads.
 //!
-//! Not here: single pieces that are checked when they are first read ([`super::workers::Work::Check`]), and
+//! Not here: single pieces that are checked before they are used ([`super::workers::Work::Check`]), and
 //! what the pieces say of the files ([`crate::proto::inspect`]).
 
 use std::fs;
@@ -18,7 +18,7 @@ use super::workers::{Done, Work, Workers};
 use crate::proto::bitfield::Bitfield;
 use crate::proto::inspect::{FileState, inspect};
 use crate::proto::metainfo::{FileKind, Metainfo};
-use crate::proto::units::{FileIndex, PieceIndex, TorrentId};
+use crate::proto::units::{FileIndex, TorrentId};
 
 /// How far a check is, and how it ended.
 #[derive(Debug, Default)]
@@ -37,18 +37,9 @@ pub struct Checked {
 pub fn check_all(
     content: &Arc<Content>,
     workers: &Workers,
-    progress: impl FnMut(&Checked),
-) -> Checked {
-    check_some(content, content.metainfo.geometry.pieces(), workers, progress)
-}
-
-/// The same for these pieces alone.
-pub fn check_some(
-    content: &Arc<Content>,
-    mut pieces: impl Iterator<Item = PieceIndex>,
-    workers: &Workers,
     mut progress: impl FnMut(&Checked),
 ) -> Checked {
+    let mut pieces = content.metainfo.geometry.pieces();
     let ahead = workers.threads() * 2;
     let (reply, mut replies) = mpsc::channel(ahead);
     let mut under_way = 0;

@@ -3,7 +3,7 @@
 //! Invariant: what [`Content::read_resident`] gives out was verified, whatever is evicted or written
 //! meanwhile.
 //! Invariant: for each piece at most one of store, check and evict is under way; the torrent's task sees
-//! to that.
+//! to that. Only these make a piece one that is vouched for.
 //!
 //! Not here: threads ([`super::workers`]), and who waits for bytes that are not here yet.
 
@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
+use tracing::warn;
 
 use crate::proto::metainfo::Metainfo;
 use crate::proto::units::{PieceIndex, TorrentId};
@@ -103,7 +104,8 @@ impl Content {
             let range = file.offset..file.offset + file.length;
             let gone = self.metainfo.geometry.pieces_in(&range).filter(|&p| self.have.has(p));
             lost.extend(gone.inspect(|&p| {
-                self.have.evict(p);
+                // Should the claim stay, so does the file's length, which belies it.
+                let _ = self.give_up(p);
             }));
         });
         // The write that follows fails alike, and says so.
@@ -121,14 +123,11 @@ impl Content {
     ///
     /// # Errors
     /// When the store did not take it; what it took in part takes no room.
-    pub(super) fn store_chunk(
-        &self,
-        piece: PieceIndex,
-        blocks: &[Bytes],
-    ) -> Result<(), StoreError> {
+    pub fn store_chunk(&self, piece: PieceIndex, blocks: &[Bytes]) -> Result<(), StoreError> {
         let written = self.store.write(piece, blocks);
         match &written {
             Ok(()) => {
+                self.pulse();
                 self.have.insert(piece);
             }
             // On a full disk, half a piece is in the way of those that still fit. The first error counts.
@@ -142,11 +141,10 @@ impl Content {
     /// # Errors
     /// When its room could not be given back; it is no longer vouched for all the same.
     pub fn evict(&self, piece: PieceIndex) -> Result<(), StoreError> {
-        self.have.evict(piece);
-        if let Some(state) = &self.state {
-            state.before_punch()?;
-        }
-        self.store.punch(piece)
+        self.give_up(piece)?;
+        let punched = self.store.punch(piece);
+        self.pulse();
+        punched
     }
 
     /// Whether the store has the piece's right bytes, which is then vouched for, and else no longer.
@@ -155,22 +153,41 @@ impl Content {
     /// When the bytes are there and cannot be read.
     pub fn check(&self, piece: PieceIndex) -> Result<bool, StoreError> {
         let right = self.hash_stored(piece);
-        match right {
-            Ok(true) => {
-                self.have.insert(piece);
-            }
-            Ok(false) | Err(_) => {
-                self.have.evict(piece);
-            }
+        if matches!(right, Ok(true)) {
+            self.store.adopt(piece);
+            self.have.insert(piece);
+        } else {
+            self.reject(piece);
         }
         right
     }
 
-    /// Checks every stored piece of the torrent's range after a read of it failed; those that are no
-    /// longer right are vouched for no more, and returned.
+    /// What is stored of the piece is wrong.
+    fn reject(&self, piece: PieceIndex) {
+        if let Err(error) = self.give_up(piece).and_then(|()| self.store.discard(piece)) {
+            warn!(?piece, %error, "could not give a wrong piece's room back");
+        }
+        self.pulse();
+    }
+
+    /// The piece is vouched for no longer, here and by the state file.
+    fn give_up(&self, piece: PieceIndex) -> Result<(), StoreError> {
+        self.have.evict(piece);
+        self.state.as_ref().map_or(Ok(()), |state| state.withdraw(piece))
+    }
+
+    fn pulse(&self) {
+        if let Some(state) = &self.state {
+            state.pulse();
+        }
+    }
+
+    /// Hashes every stored piece of the torrent's range after a read of it failed; those that are no
+    /// longer right are vouched for no more, and returned. A right one may be on its way out, and is left alone.
     pub(super) fn doubt(&self, range: &Range<u64>) -> Vec<PieceIndex> {
         let stored = self.metainfo.geometry.pieces_in(range).filter(|&piece| self.have.has(piece));
-        stored.filter(|&piece| !matches!(self.check(piece), Ok(true))).collect()
+        let wrong = stored.filter(|&piece| !matches!(self.hash_stored(piece), Ok(true)));
+        wrong.inspect(|&piece| self.reject(piece)).collect()
     }
 
     /// Flushes the files and records what is vouched for, for the next run. It may take seconds.

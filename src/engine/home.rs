@@ -1,6 +1,7 @@
 //! Where a torrent's pieces live, and what an earlier run left there.
 //!
-//! Invariant: a piece counts as here only when its record vouches for it or its hash was right just now.
+//! Invariant: a piece counts as here only when its record vouches for it or its hash was right in this run.
+//! What may be here besides is doubted, and left to the swarm to have checked when it is wanted.
 //!
 //! Not here: the stores themselves ([`super::store`]) and the record ([`super::state`]).
 
@@ -9,13 +10,14 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::check::{Checked, check_all, check_some};
+use super::check::{Checked, check_all};
 use super::content::Content;
 use super::resources::Resources;
-use super::state::{Recorded, StateFile};
+use super::state::StateFile;
 use super::store::disk::{Access, Disk, Place};
 use super::store::lock::{LockError, TorrentLock};
 use super::store::{Memory, Store, StoreError};
+use crate::proto::bitfield::Bitfield;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::units::TorrentId;
 
@@ -48,8 +50,25 @@ pub enum HomeError {
     Store(#[from] StoreError),
 }
 
+/// A torrent's data, ready for use.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) content: Arc<Content>,
+    /// Pieces that may be here, to be checked before they are used.
+    pub(super) doubted: Bitfield,
+    pub(super) lock: Option<TorrentLock>,
+}
+
+impl Opened {
+    fn sure(content: Content) -> Self {
+        let doubted = Bitfield::empty(content.metainfo.geometry.piece_count());
+        Self { content: Arc::new(content), doubted, lock: None }
+    }
+}
+
 impl Home {
-    /// Opens the place where the torrent's pieces live, and finds out which of them are there. Blocks.
+    /// Opens the place where the torrent's pieces live, and finds out which of them are there. Blocks; only
+    /// [`Self::Exact`] reads them all, and tells `progress`.
     ///
     /// # Errors
     /// When it cannot be opened, or belongs to another process.
@@ -58,8 +77,8 @@ impl Home {
         id: TorrentId,
         metainfo: Arc<Metainfo>,
         resources: &Resources,
-        mut progress: impl FnMut(&Checked),
-    ) -> Result<(Arc<Content>, Option<TorrentLock>), HomeError> {
+        progress: impl FnMut(&Checked),
+    ) -> Result<Opened, HomeError> {
         let chunks = resources.chunks.clone();
         let disk = |place: &Place, access| {
             Disk::open(place, access, id, metainfo.clone(), resources.files.clone())
@@ -67,13 +86,13 @@ impl Home {
         let (place, own) = match self {
             Self::Memory => {
                 let store = Store::Memory(Memory::new(metainfo.geometry.clone()));
-                return Ok((Arc::new(Content::new(id, metainfo, store, chunks, None)), None));
+                return Ok(Opened::sure(Content::new(id, metainfo, store, chunks, None)));
             }
             Self::Exact(path) => {
                 let store = Store::Disk(disk(&Place::Exact(path.clone()), Access::ReadOnly)?);
-                let content = Arc::new(Content::new(id, metainfo, store, chunks, None));
-                check_all(&content, &resources.workers, progress);
-                return Ok((content, None));
+                let opened = Opened::sure(Content::new(id, metainfo, store, chunks, None));
+                check_all(&opened.content, &resources.workers, progress);
+                return Ok(opened);
             }
             Self::Cache(dir) => {
                 (Place::Cache(dir.clone()), dir.join(metainfo.info_hash.to_string()))
@@ -82,23 +101,19 @@ impl Home {
                 (Place::Kept(dir.clone()), kept_state(cache, &metainfo, dir))
             }
         };
-        let lock = TorrentLock::take(&own)?;
+        let lock = Some(TorrentLock::take(&own)?);
         let disk = disk(&place, Access::ReadWrite)?;
         if matches!(self, Self::Kept { .. }) {
             disk.materialise()?;
         }
-        let (state, recorded) = StateFile::open(&own.join("state"), metainfo.clone(), &disk);
+        let (state, recorded) = StateFile::open(&own.join("state"), metainfo.clone(), &disk)?;
         let content = Arc::new(Content::new(id, metainfo, Store::Disk(disk), chunks, Some(state)));
-        match recorded {
-            Ok(recorded) => take_up(&content, &recorded, resources, &mut progress),
-            Err(error) => {
-                warn!(%error, "everything here is hashed anew");
-                check_all(&content, &resources.workers, progress);
-            }
-        }
-        account(&content, resources);
-        info!(name = content.metainfo.name, here = content.have.count(), "opened");
-        Ok((content, Some(lock)))
+        content.have.adopt(&recorded.vouched);
+        let mut opened = Opened { content, doubted: recorded.doubted, lock };
+        account(&mut opened, resources);
+        let (here, doubted) = (opened.content.have.count(), opened.doubted.count());
+        info!(name = opened.content.metainfo.name, here, doubted, "opened");
+        Ok(opened)
     }
 }
 
@@ -108,33 +123,18 @@ fn kept_state(cache: &Path, metainfo: &Metainfo, dir: &Path) -> PathBuf {
     cache.join(metainfo.info_hash.to_string()).join(format!("kept-{place:08x}"))
 }
 
-/// Believes what the record vouches for, and hashes the rest of what is there.
-fn take_up(
-    content: &Arc<Content>,
-    recorded: &Recorded,
-    resources: &Resources,
-    progress: &mut impl FnMut(&Checked),
-) {
-    if recorded.vouched.is_empty() && recorded.recheck.is_empty() {
-        check_all(content, &resources.workers, progress);
-        return;
-    }
-    for piece in recorded.vouched.iter() {
-        content.have.insert(piece);
-    }
-    check_some(content, recorded.recheck.iter(), &resources.workers, progress);
-}
-
-/// Pieces that an earlier run left count against the budget; what no longer fits goes.
-fn account(content: &Arc<Content>, resources: &Resources) {
-    let here = content.have.snapshot();
-    for piece in here.iter() {
+/// Pieces that an earlier run left count against the budget, the doubted ones too; what no longer fits goes.
+fn account(opened: &mut Opened, resources: &Resources) {
+    let content = &opened.content;
+    let left: Vec<_> = opened.doubted.iter().chain(content.have.snapshot().iter()).collect();
+    for piece in left {
         let bytes = u64::from(content.metainfo.geometry.piece_len(piece));
         let Ok(victims) = resources.budget.admit(content.id, piece, bytes) else { continue };
         let (mine, others): (Vec<_>, Vec<_>) =
             victims.into_iter().partition(|(torrent, _)| *torrent == content.id);
         resources.evict(others);
         for (_, victim) in mine {
+            opened.doubted.remove(victim);
             if let Err(error) = content.evict(victim) {
                 warn!(?victim, %error, "could not give a piece's room back");
             }

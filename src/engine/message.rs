@@ -114,6 +114,9 @@ pub enum ReadFailure {
     /// The store failed.
     #[error("the store failed to read what it has")]
     Storage,
+    /// It is not here, and nobody is asked.
+    #[error("the bytes are not here, and nobody is asked for them")]
+    Offline,
     /// The torrent's task has ended.
     #[error("the torrent is no longer served")]
     Stopped,

@@ -11,14 +11,12 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::check::Checked;
 use super::clock;
-use super::content::Content;
 use super::handle::{Handle, Status};
-use super::home::{Home, HomeError};
+use super::home::{Home, HomeError, Opened};
 use super::listen;
 use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
 use super::network::{Door, LocalAddrs, Network};
 use super::resources::Resources;
-use super::store::lock::TorrentLock;
 use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
 use super::tracker::{self, Job};
@@ -148,7 +146,7 @@ impl Node {
         self.port
     }
 
-    /// Adds a torrent. What an earlier run left is taken up; `progress` hears of what has to be hashed for that.
+    /// Adds a torrent. What an earlier run left is taken up; `progress` hears of what has to be hashed before that.
     ///
     /// # Errors
     /// When its data cannot be opened or belongs to another process, or it is private and a tracker is not its own.
@@ -167,8 +165,8 @@ impl Node {
         let resources = self.resources.clone();
         let home = options.home.clone();
         let opened = spawn_blocking(move || home.open(id, metainfo, &resources, progress));
-        let (content, lock) = opened.await.expect("opening a store does not panic")?;
-        Ok(self.serve(content, lock, options))
+        let opened = opened.await.expect("opening a store does not panic")?;
+        Ok(self.serve(opened, options))
     }
 
     /// Ends every torrent, and returns when their state is saved.
@@ -190,7 +188,8 @@ impl Node {
         }
     }
 
-    fn serve(&self, content: Arc<Content>, lock: Option<TorrentLock>, options: Options) -> Handle {
+    fn serve(&self, opened: Opened, options: Options) -> Handle {
+        let Opened { content, doubted, lock } = opened;
         let metainfo = content.metainfo.clone();
         let (to_torrent, from_peers) = mpsc::channel(TO_TORRENT_CAPACITY);
         let (commands, command_inbox) = mpsc::channel(COMMAND_CAPACITY);
@@ -231,6 +230,7 @@ impl Node {
             },
             now,
         );
+        swarm.doubt(&doubted, now);
         let tracker = online.then(|| {
             self.resources.network.open(door.clone());
             swarm.handle_candidates(options.peers, Origin::User, now);

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod memory;
 pub mod open_files;
 mod tree;
+pub mod witness;
 
 use std::fs::File;
 use std::io;
@@ -166,6 +167,22 @@ impl Store {
                 memory.punch(piece);
                 Ok(())
             }
+        }
+    }
+
+    /// What is stored of the piece is wrong; its room is given back where nothing else is lost by that.
+    pub(super) fn discard(&self, piece: PieceIndex) -> Result<(), StoreError> {
+        match self {
+            Self::Disk(disk) => disk.discard(piece),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// What is stored of the piece was found right, though this process did not write it.
+    pub(super) fn adopt(&self, piece: PieceIndex) {
+        match self {
+            Self::Disk(disk) => disk.adopt(piece),
+            Self::Memory(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@
 //! trackers ─ TrackerEvent ┘
 //! ```
 //!
-//! Invariant: of one piece at most one of store and evict is under way with the workers.
+//! Invariant: of one piece at most one of store, check and evict is under way with the workers.
 //!
 //! Not here: any decision about peers or pieces ([`crate::proto::swarm`]).
 
@@ -92,8 +92,9 @@ pub struct Torrent {
     /// Work that the workers had no room for.
     backlog: VecDeque<Work>,
     storing: BTreeSet<PieceIndex>,
+    checking: BTreeSet<PieceIndex>,
     evicting: BTreeSet<PieceIndex>,
-    /// To be evicted as soon as they are stored.
+    /// To be evicted as soon as they are stored or checked.
     doomed: BTreeSet<PieceIndex>,
     fill: bool,
     trouble: Option<String>,
@@ -155,6 +156,7 @@ impl Torrent {
             waiting: BTreeMap::new(),
             backlog: VecDeque::new(),
             storing: BTreeSet::new(),
+            checking: BTreeSet::new(),
             evicting: BTreeSet::new(),
             doomed: BTreeSet::new(),
             fill,
@@ -249,6 +251,7 @@ impl Torrent {
             Command::Read { ticket, reader, range, deliver } => {
                 self.waiting.insert(ticket, Waiting { range: range.clone(), reader, deliver });
                 self.swarm.read(ticket, reader, range, now);
+                self.fail_hopeless(now);
             }
             Command::Cancel(ticket) => {
                 self.waiting.remove(&ticket);
@@ -295,7 +298,7 @@ impl Torrent {
                 self.stored(piece, result.err().map(|e| e.to_string()))
             }
             Done::Lost { pieces } => {
-                warn!(count = pieces.len(), "stored files were cut or removed by somebody else");
+                warn!(count = pieces.len(), "the store has lost pieces that it had");
                 pieces.into_iter().for_each(|piece| self.lose(piece));
             }
             Done::Loaded { key, spans, missing } => {
@@ -309,7 +312,7 @@ impl Torrent {
                 let gone = missing.into_iter().map(|span| (span, None));
                 self.swarm.handle_loaded(key, here.chain(gone).collect(), now);
             }
-            Done::Checked { .. } => {}
+            Done::Checked { piece, result } => self.checked(piece, result),
             Done::Evicted { piece, result } => {
                 self.evicting.remove(&piece);
                 if let Err(error) = result {
@@ -382,8 +385,10 @@ impl Torrent {
             Event::Have(piece) => debug!(?piece, "verified"),
             Event::Complete => {
                 info!(name = self.content.metainfo.name, "complete");
-                // Pieces may be evicted and come again; the trackers count a download once.
-                if self.completion == Completion::Pending {
+                // Pieces may be evicted and come again, or only had to be checked; the trackers count a
+                // download once.
+                let downloaded = self.swarm.totals().downloaded > 0;
+                if self.completion == Completion::Pending && downloaded {
                     self.completion = Completion::Reached;
                 }
             }
@@ -404,6 +409,10 @@ impl Torrent {
                 }
                 self.storing.insert(piece);
                 self.submit(Work::Verify { content, piece, blocks, reply });
+            }
+            Job::Check { piece } => {
+                self.checking.insert(piece);
+                self.submit(Work::Check { content, piece, reply });
             }
             Job::Load { key, spans } => self.submit(Work::Load { content, key, spans, reply }),
         }

@@ -59,7 +59,7 @@ pub enum Work {
         key: PeerKey,
         /// What it asked for; neighbours that stand side by side are read together.
         spans: Vec<Span>,
-        /// Takes [`Done::Loaded`].
+        /// Takes [`Done::Loaded`]; before that one [`Done::Lost`] if something that should be here was not.
         reply: mpsc::Sender<Done>,
     },
     /// Hash what the store has of a piece, and vouch for it or no longer.
@@ -108,8 +108,8 @@ pub enum Done {
         /// Whether the store has it.
         result: Result<(), StoreError>,
     },
-    /// Pieces turned out to be gone from the store when others were written: somebody else changed its
-    /// files.
+    /// Pieces turned out to be gone from the store when others were written, or they were to be uploaded: somebody
+    /// else changed its files, or the disk fails.
     Lost {
         /// The pieces.
         pieces: Vec<PieceIndex>,
@@ -237,8 +237,11 @@ impl Work {
             }
             Self::Load { content, key, spans, reply } => {
                 let asked = spans.clone();
-                let (spans, missing) = contained(|| load(&content, &spans))
-                    .unwrap_or_else(|Panicked| (Vec::new(), asked));
+                let (spans, missing, pieces) = contained(|| load(&content, &spans))
+                    .unwrap_or_else(|Panicked| (Vec::new(), asked, Vec::new()));
+                if !pieces.is_empty() {
+                    tell(&reply, Done::Lost { pieces });
+                }
                 tell(&reply, Done::Loaded { key, spans, missing });
             }
             Self::Check { content, piece, reply } => {
@@ -304,8 +307,10 @@ fn verify_and_store(
     tell(reply, Done::Stored { piece, result });
 }
 
-fn load(content: &Content, spans: &[Span]) -> (Vec<(Span, Bytes)>, Vec<Span>) {
+/// What is here of the spans, what is not, and the pieces that the store turned out to have lost.
+fn load(content: &Content, spans: &[Span]) -> (Vec<(Span, Bytes)>, Vec<Span>, Vec<PieceIndex>) {
     let (mut found, mut missing) = (Vec::with_capacity(spans.len()), Vec::new());
+    let mut lost = Vec::new();
     let follows = |a: &Span, b: &Span| a.piece == b.piece && a.begin + a.len == b.begin;
     for run in spans.chunk_by(follows) {
         match content.chunks.lookup(content.id, run[0].piece) {
@@ -317,20 +322,30 @@ fn load(content: &Content, spans: &[Span]) -> (Vec<(Span, Bytes)>, Vec<Span>) {
                     }
                 }
             }
-            None => load_stored(content, run, &mut found, &mut missing),
+            None => {
+                if load_stored(content, run, &mut found, &mut missing).is_err() {
+                    lost.extend(
+                        content.doubt(&content.metainfo.geometry.piece_range(run[0].piece)),
+                    );
+                }
+            }
         }
     }
-    (found, missing)
+    (found, missing, lost)
 }
 
 /// Reads neighbouring spans of one piece, as peers ask for them, with few system calls.
+///
+/// # Errors
+/// The store failed to read what it should have.
 fn load_stored(
     content: &Content,
     run: &[Span],
     found: &mut Vec<(Span, Bytes)>,
     missing: &mut Vec<Span>,
-) {
+) -> io::Result<()> {
     let mut rest = run;
+    let mut outcome = Ok(());
     while let Some(first) = rest.first() {
         let end = |span: &Span| u64::from(span.begin) + u64::from(span.len);
         let fits = |span: &Span| end(span) - u64::from(first.begin) <= MAX_RUN_LEN;
@@ -344,9 +359,13 @@ fn load_stored(
                 let mut bytes = Bytes::from(bytes);
                 found.extend(now.iter().map(|&span| (span, bytes.split_to(span.len as usize))));
             }
-            Ok(false) | Err(_) => missing.extend(now),
+            here => {
+                missing.extend(now);
+                outcome = outcome.and(here.map(drop));
+            }
         }
     }
+    outcome
 }
 
 /// Sends a reply; a torrent that is gone hears nothing.

@@ -5,11 +5,13 @@
 //! rarest. When every
 //! piece is under way, blocks are asked of a second peer (end-game).
 //!
-//! Invariant: a piece is had, under way (`partial`), or listed in `rarity`; exactly one of them. No block is
+//! Invariant: a piece is had, doubted, under way (`partial`), or listed in `rarity`; exactly one of them. No block is
 //! asked of a peer that lacks its piece, nor of more than [`MAX_COPIES`](super::partial::MAX_COPIES) peers.
 //!
 //! Not here: who delivers soonest and how deep a peer's queue is ([`crate::proto::peer`]), what readers
 //! want ([`crate::proto::readahead`]).
+
+mod doubt;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -89,6 +91,8 @@ pub enum Receipt {
 pub struct Picker {
     geometry: Geometry,
     have: Bitfield,
+    /// May be here: not to be asked for before that is known.
+    doubted: Bitfield,
     partial: BTreeMap<PieceIndex, Partial>,
     rarity: Rarity,
     seeds: u32,
@@ -112,6 +116,7 @@ impl Picker {
         }
         let max_open = pieces_in(open_bytes, &geometry);
         Self {
+            doubted: Bitfield::empty(geometry.piece_count()),
             geometry,
             have,
             partial: BTreeMap::new(),
@@ -138,7 +143,7 @@ impl Picker {
 
     /// Whether fill has begun every piece: now blocks may be asked of a second peer.
     pub fn is_end_game(&self) -> bool {
-        self.fill && self.rarity.is_empty() && !self.partial.is_empty()
+        self.fill && self.rarity.is_empty() && self.doubted.is_empty() && !self.partial.is_empty()
     }
 
     /// Whether a reader waits for a piece that is not here.
@@ -191,10 +196,12 @@ impl Picker {
         self.max_open = pieces_in(bytes, &self.geometry);
     }
 
-    /// What readers want, most urgent first, blocked ones before all others. Pieces that are here are left out.
+    /// What readers want, most urgent first, blocked ones before all others. Pieces that are here, or may be, are
+    /// left out.
     pub fn set_demands(&mut self, demands: impl IntoIterator<Item = Demand>) {
         self.demands.clear();
-        self.demands.extend(demands.into_iter().filter(|demand| !self.have.has(demand.piece)));
+        let wanted = |piece| !self.have.has(piece) && !self.doubted.has(piece);
+        self.demands.extend(demands.into_iter().filter(|demand| wanted(demand.piece)));
         self.served = 0;
     }
 
@@ -328,8 +335,7 @@ impl Picker {
 
     fn untouched(&mut self, view: View<'_>) -> Option<PieceIndex> {
         if let Some(only) = view.only {
-            let listed =
-                |piece: &PieceIndex| !self.have.has(*piece) && !self.partial.contains_key(piece);
+            let listed = |piece: &PieceIndex| self.rarity.lists(*piece);
             return only.iter().copied().find(|piece| view.offers(*piece) && listed(piece));
         }
         let fresh = |piece: &&PieceIndex| view.offers(**piece) && self.rarity.lists(**piece);
@@ -427,7 +433,7 @@ impl Picker {
     /// given up meanwhile. What was never asked for opens no piece, and never mixes into a piece that one other
     /// peer alone is to bring.
     pub fn receive(&mut self, block: BlockRef, from: PeerKey, asked: bool) -> Receipt {
-        if asked && !self.have.has(block.piece) {
+        if asked && !self.have.has(block.piece) && !self.doubted.has(block.piece) {
             self.open_piece(block.piece);
         }
         let Some(partial) = self.partial.get_mut(&block.piece) else { return Receipt::Redundant };
@@ -523,9 +529,10 @@ impl Picker {
             }
             partial.invariants().map_err(|rule| format!("{piece:?}: {rule}"))?;
         }
-        let all = self.have.count() as usize + self.partial.len() + self.rarity.len();
+        let resting = self.have.count() + self.doubted.count();
+        let all = resting as usize + self.partial.len() + self.rarity.len();
         if all != self.geometry.piece_count() as usize {
-            return Err(format!("{all} pieces are had, under way or listed"));
+            return Err(format!("{all} pieces are had, doubted, under way or listed"));
         }
         Ok(())
     }

@@ -9,10 +9,12 @@
 //! handle_messages ─▶ hear ─┬▶ fetch: picker, assembly, blame ──▶ Request, Job::Verify
 //! read, open ──────▶ read ─┘                                     Event::Ready
 //!                    serve: choker, upload queues ─────────────▶ Piece, Job::Load
+//!                    doubt: what an earlier run left ──────────▶ Job::Check
 //! ```
 //!
 //! Not here: sockets, the clock, hashing, the store (the driver's: `engine::torrent`, or the simulator in tests).
 
+mod doubt;
 mod fetch;
 mod hear;
 mod meet;
@@ -124,6 +126,11 @@ pub enum Job {
         /// Its bytes, in order.
         blocks: Vec<Bytes>,
     },
+    /// Hash what the store has of a doubted piece; answer with `handle_checked`.
+    Check {
+        /// The piece.
+        piece: PieceIndex,
+    },
     /// Load these bytes to upload them; answer with `handle_loaded`.
     Load {
         /// For whom.
@@ -185,6 +192,8 @@ pub struct Swarm {
     peers: BTreeMap<PeerKey, Peer>,
     /// Pieces that are being verified or stored, and take memory until then.
     in_hand: BTreeSet<PieceIndex>,
+    /// Doubted pieces that are being checked.
+    checking: BTreeSet<PieceIndex>,
     dialling: BTreeSet<SocketAddr>,
     totals: Totals,
     /// Peers to be asked for more, since something changed for them.
@@ -221,6 +230,7 @@ impl Swarm {
             candidates: Candidates::new(listen_port, private, seed),
             peers: BTreeMap::new(),
             in_hand: BTreeSet::new(),
+            checking: BTreeSet::new(),
             dialling: BTreeSet::new(),
             totals: Totals::default(),
             idle: BTreeSet::new(),

@@ -12,5 +12,6 @@ mod failures;
 mod options;
 mod program;
 mod relay;
+mod restart;
 mod stage;
 mod tools;

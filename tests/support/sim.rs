@@ -677,6 +677,7 @@ impl World {
                 let at = self.now() + Duration::from_micros(100 + len / 1000);
                 self.schedule(at, Happening::Verified(node, piece, blocks));
             }
+            Job::Check { piece } => panic!("nobody doubts {piece:?}"),
             Job::Load { key, spans } => {
                 let at = self.now() + Duration::from_micros(300);
                 self.schedule(at, Happening::Loaded(node, key, spans));

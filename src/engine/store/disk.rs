@@ -28,6 +28,8 @@ use crate::proto::units::{FileIndex, PieceIndex, TorrentId};
 use super::StoreError;
 use super::open_files::OpenFiles;
 use super::tree::{Opening, Tree};
+use super::witness::{Change, Watch, Witness};
+use crate::proto::bitfield::Bitfield;
 
 /// Slices that one system call takes: the kernel's own limit.
 const MAX_SLICES: usize = 1024;
@@ -88,7 +90,10 @@ pub struct Disk {
     tree: Tree,
     names: Names,
     access: Access,
+    /// Whether the files are the cache's, and hold nothing that is dear to anybody.
+    disposable: bool,
     open: Arc<OpenFiles>,
+    watch: Watch,
     flush: Mutex<Flush>,
     /// Held while a file gets its length.
     lengthening: Mutex<()>,
@@ -136,8 +141,32 @@ impl Disk {
             Place::Exact(path) => (Tree::open(path, &[], false)?, Names::Below(vec![])),
         };
         let layout = Layout::new(&metainfo);
-        let (flush, lengthening) = Default::default();
-        Ok(Self { torrent, metainfo, layout, tree, names, access, open, flush, lengthening })
+        let disposable = matches!(place, Place::Cache(_));
+        let (watch, flush, lengthening) = Default::default();
+        Ok(Self {
+            torrent,
+            metainfo,
+            layout,
+            tree,
+            names,
+            access,
+            disposable,
+            open,
+            watch,
+            flush,
+            lengthening,
+        })
+    }
+
+    /// The same, under the eyes of a witness.
+    #[must_use]
+    pub fn watched(mut self, witness: Arc<dyn Witness>) -> Self {
+        self.watch = Watch::by(witness);
+        self
+    }
+
+    pub(in crate::engine) fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Makes every file, also those without bytes, every directory and every link; for data that is to be
@@ -177,6 +206,32 @@ impl Disk {
         files.into_iter().map(look).collect()
     }
 
+    /// Pieces of which something lies in these files; holes are passed over.
+    pub(in crate::engine) fn written(&self, files: impl Iterator<Item = FileIndex>) -> Bitfield {
+        let mut pieces = Bitfield::empty(self.metainfo.geometry.piece_count());
+        for index in files {
+            let file = &self.metainfo.files[index.slot()];
+            let Ok(open) = self.fetch(index, Opening::Write) else { continue };
+            let mut at = 0;
+            while at < file.length {
+                let data = match lseek(&*open, at as i64, Whence::SeekData) {
+                    Ok(data) => data as u64,
+                    Err(Errno::ENXIO) => break,
+                    // A file system that knows no holes.
+                    Err(_) => at,
+                };
+                let hole = lseek(&*open, data as i64, Whence::SeekHole);
+                let hole = hole.map_or(file.length, |hole| hole as u64).min(file.length);
+                let range = file.offset + data..file.offset + hole;
+                for piece in self.metainfo.geometry.pieces_in(&range) {
+                    pieces.insert(piece);
+                }
+                at = hole.max(data + 1);
+            }
+        }
+        pieces
+    }
+
     /// Gives every file of the piece its length. `cut` hears first of those that lack bytes: what was
     /// stored there is gone, and would read as zeros from then on.
     pub(super) fn lengthen(
@@ -197,7 +252,7 @@ impl Disk {
             };
             if open.metadata().map_err(|e| self.error("look at", file, e))?.len() < expected {
                 cut(file);
-                open.set_len(expected).map_err(|e| self.error("size", file, e))?;
+                self.set_len(&open, file)?;
             }
         }
         Ok(())
@@ -209,7 +264,9 @@ impl Disk {
             let mut slices = blocks.take(segment.len as usize);
             let Source::File { file, offset } = segment.source else { continue };
             let open = self.fetch(file, self.creating(file))?;
-            let written = write_all(&open, &mut slices, offset);
+            let len = segment.len;
+            let allowed = self.watch.before(Change::Write { file, offset, len });
+            let written = allowed.and_then(|()| write_all(&open, &mut slices, offset));
             // After the write and before the piece is vouched for, or a flush between would miss it.
             self.flush.lock().dirty.insert(file);
             written.map_err(|e| self.error("write", file, e))?;
@@ -244,11 +301,32 @@ impl Disk {
                 Err(StoreError::Missing { .. }) => continue,
                 opened => opened?,
             };
-            let punched = fallocate(&*open, flags, offset as i64, segment.len as i64);
+            let len = segment.len;
+            let punch = || {
+                self.watch.before(Change::Punch { file, offset, len })?;
+                Ok(fallocate(&*open, flags, offset as i64, len as i64)?)
+            };
+            let punched = punch();
             self.flush.lock().dirty.insert(file);
-            punched.map_err(|errno| self.error("punch a hole into", file, errno.into()))?;
+            punched.map_err(|e| self.error("punch a hole into", file, e))?;
         }
         Ok(())
+    }
+
+    /// What is stored of the piece is wrong. In the cache its room is given back; a user's file stays as it
+    /// is until the right bytes come.
+    pub(super) fn discard(&self, piece: PieceIndex) -> Result<(), StoreError> {
+        if self.disposable && self.access == Access::ReadWrite { self.punch(piece) } else { Ok(()) }
+    }
+
+    /// The piece's bytes were found right, and perhaps nobody has flushed them.
+    pub(super) fn adopt(&self, piece: PieceIndex) {
+        let segments = self.layout.segments(self.metainfo.geometry.piece_range(piece));
+        let files = segments.filter_map(|segment| match segment.source {
+            Source::File { file, .. } => Some(file),
+            Source::Zeros => None,
+        });
+        self.flush.lock().dirty.extend(files);
     }
 
     pub(super) fn is_hole(&self, piece: PieceIndex) -> bool {
@@ -278,9 +356,11 @@ impl Disk {
         let mut outcome = Ok(());
         for &file in &touched {
             // Not only the data: the times that the state file records must be the ones on the disk.
-            let flushed = self
-                .fetch(file, Opening::Write)
-                .and_then(|open| open.sync_all().map_err(|e| self.error("flush", file, e)));
+            let flushed = self.fetch(file, Opening::Write).and_then(|open| {
+                let allowed = self.watch.before(Change::Flush(file));
+                let flushed = allowed.and_then(|()| open.sync_all());
+                flushed.map_err(|e| self.error("flush", file, e))
+            });
             if let Err(error) = flushed {
                 self.flush.lock().suspect.insert(file);
                 outcome = Err(error);
@@ -293,7 +373,9 @@ impl Disk {
     fn flush_all(&self, touched: &BTreeSet<FileIndex>) -> Result<(), StoreError> {
         let Some(&file) = touched.first() else { return Ok(()) };
         let open = self.fetch(file, Opening::Write)?;
-        syncfs(&*open).map_err(|errno| self.error("flush", file, errno.into()))
+        let allowed = self.watch.before(Change::FlushAll);
+        let flushed = allowed.and_then(|()| Ok(syncfs(&*open)?));
+        flushed.map_err(|e| self.error("flush", file, e))
     }
 
     pub(super) fn backing(&self, file: FileIndex) -> Option<Arc<File>> {
@@ -320,10 +402,16 @@ impl Disk {
             if !matches!(opening, Opening::Create { .. }) {
                 return Err(StoreError::Missing { path: self.tree.locate(&self.elements(file)) });
             }
-            open.set_len(expected).map_err(|e| self.error("size", file, e))?;
+            self.set_len(&open, file)?;
             self.flush.lock().dirty.insert(file);
         }
         Ok(open)
+    }
+
+    fn set_len(&self, open: &File, file: FileIndex) -> Result<(), StoreError> {
+        let allowed = self.watch.before(Change::Length(file));
+        let set = allowed.and_then(|()| open.set_len(self.metainfo.files[file.slot()].length));
+        set.map_err(|e| self.error("size", file, e))
     }
 
     fn creating(&self, file: FileIndex) -> Opening {

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::time::Instant;
 
 use tracing::warn;
 
@@ -25,6 +26,21 @@ pub(super) struct Waiting {
 }
 
 impl Torrent {
+    /// Nobody brings what is missing to a torrent that is offline: reads that need it fail.
+    pub(super) fn fail_hopeless(&mut self, now: Instant) {
+        if self.tracker.is_some() {
+            return;
+        }
+        let hopeless = self.waiting.iter().filter(|(_, read)| !self.swarm.may_have(&read.range));
+        let hopeless: Vec<_> = hopeless.map(|(ticket, _)| *ticket).collect();
+        for ticket in hopeless {
+            self.swarm.cancel(ticket, now);
+            if let Some(read) = self.waiting.remove(&ticket) {
+                (read.deliver)(Err(ReadFailure::Offline));
+            }
+        }
+    }
+
     /// Hands the read's bytes over, off this task; should they be gone again, the read waits once more.
     pub(super) fn deliver(&mut self, ticket: Ticket) {
         let Some(Waiting { range, reader, deliver }) = self.waiting.remove(&ticket) else { return };

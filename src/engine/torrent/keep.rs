@@ -9,11 +9,13 @@ use tracing::warn;
 
 use super::Torrent;
 use crate::engine::clock::now;
+use crate::engine::store::StoreError;
 use crate::engine::workers::Work;
 use crate::proto::units::PieceIndex;
 
-/// Time between two savings of which pieces are here.
-const SAVE: Duration = Duration::from_secs(20);
+/// Time between two savings of which pieces are here: what a power cut may cost, and what is hashed after a
+/// kill. Each waits for the disk.
+const SAVE: Duration = Duration::from_secs(10);
 
 /// Time after which fill tries a store again that took no piece; twice as long each time.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(30);
@@ -86,8 +88,27 @@ impl Torrent {
         }
     }
 
+    /// A doubted piece turned out to be here, or not.
+    pub(super) fn checked(&mut self, piece: PieceIndex, result: Result<bool, StoreError>) {
+        let now = now();
+        self.checking.remove(&piece);
+        self.changed = true;
+        let right = result.unwrap_or_else(|error| {
+            warn!(?piece, %error, "cannot read what is here");
+            false
+        });
+        if !right {
+            self.resources.budget.forget(self.content.id, piece);
+        }
+        self.swarm.handle_checked(piece, right, now);
+        self.fail_hopeless(now);
+        if self.doomed.remove(&piece) {
+            self.evict(piece);
+        }
+    }
+
     pub(super) fn evict(&mut self, piece: PieceIndex) {
-        if self.storing.contains(&piece) {
+        if self.storing.contains(&piece) || self.checking.contains(&piece) {
             self.doomed.insert(piece);
             return;
         }

@@ -232,6 +232,14 @@ impl Swarm {
         let liars =
             self.blame.verified(piece, blocks.iter().map(|block| (block.index, &block.data[..])));
         self.picker.verified(piece);
+        self.is_here(piece, now);
+        for liar in liars {
+            self.ban(liar, now);
+        }
+    }
+
+    /// Tells everyone of a piece that has become ours.
+    pub(super) fn is_here(&mut self, piece: PieceIndex, now: Instant) {
         self.events.push_back(Event::Have(piece));
         self.announce(piece, now);
         for ticket in self.readers.arrived(piece) {
@@ -240,9 +248,6 @@ impl Swarm {
         if self.picker.have().is_full() {
             self.tell_upload_only(now);
             self.events.push_back(Event::Complete);
-        }
-        for liar in liars {
-            self.ban(liar, now);
         }
     }
 
@@ -275,6 +280,8 @@ impl Swarm {
 
     /// The piece has been thrown out of the store: it is missing again, and peers are told (BEP 54).
     pub fn evict(&mut self, piece: PieceIndex, now: Instant) {
+        // Nobody was told of a doubted one.
+        self.picker.resolve(piece, false);
         if !self.picker.have().has(piece) {
             return;
         }

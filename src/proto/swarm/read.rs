@@ -84,6 +84,7 @@ impl Swarm {
     fn take_in_demands(&mut self) {
         let have = self.picker.have();
         let demands = self.readers.demands(&self.geometry, have, self.config.max_window);
+        self.check_doubted(&demands);
         self.picker.set_demands(demands);
     }
 }
