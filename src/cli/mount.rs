@@ -234,13 +234,20 @@ async fn add(
         Place::Keep(dir) => Home::Kept { dir: dir.clone(), cache: cache.clone() },
         Place::Memory => Home::Memory,
     };
+    let total: u64 = torrents.iter().map(|torrent| torrent.geometry.total()).sum();
+    let evicts = total > limits(settings).store_bytes;
     let mut handles = Vec::new();
     for metainfo in torrents {
         let options = Options {
             home: home.clone(),
             peers: settings.network.peers.clone(),
             trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
-            config: Config { fill: settings.fill, upload: settings.upload, ..Config::default() },
+            config: Config {
+                fill: settings.fill,
+                upload: settings.upload,
+                evicts,
+                ..Config::default()
+            },
         };
         handles.push(start::add(node, metainfo, options, |_| {}).await?);
     }

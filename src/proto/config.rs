@@ -37,6 +37,9 @@ pub struct Config {
     pub filling_depth: Duration,
     /// Largest window of a reader, in bytes. Default 64 MiB.
     pub max_window: u64,
+    /// Whether pieces may be thrown out again. Default: no. If so, peers that cannot be told of it (BEP 54) do not
+    /// hear what is here, and fewer will trade with us.
+    pub evicts: bool,
     /// Several connections from one public IP address. Default no; loopback and private addresses always may.
     pub many_per_ip: bool,
 }
@@ -58,6 +61,7 @@ impl Default for Config {
             reading_depth: Duration::from_millis(100),
             filling_depth: Duration::from_millis(500),
             max_window: 64 << 20,
+            evicts: false,
             many_per_ip: false,
         }
     }

@@ -22,6 +22,7 @@ mod private;
 mod read;
 mod renew;
 mod serve;
+mod tell;
 mod upload_only;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

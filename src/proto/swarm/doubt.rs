@@ -39,7 +39,12 @@ impl Swarm {
         if self.picker.resolve(piece, right) && right {
             self.is_here(piece, now);
         }
-        self.want(now);
+        self.take_in_demands();
+        if !right {
+            self.clear_the_way(now);
+        }
+        self.wake_all();
+        self.settle(now);
     }
 
     /// Gives out what is to be checked next, since readers have these demands.

@@ -264,14 +264,16 @@ impl Swarm {
         self.wake_all();
     }
 
-    /// Tells every peer that we have the piece, seeds too, that they may spread others (BEP 16 needs it as well); and
+    /// Tells peers that we have the piece, seeds too, that they may spread others (BEP 16 needs it as well); and
     /// those that it was interesting for that it no longer is.
     fn announce(&mut self, piece: PieceIndex, now: Instant) {
         let keys: Vec<_> = self.peers.keys().copied().collect();
         for key in keys {
             let Some(peer) = self.peers.get(&key) else { continue };
             let judged = peer.pieces.has(piece);
-            self.say(key, Message::Have(piece.raw()), now);
+            if self.hears_of_pieces(peer) {
+                self.say(key, Message::Have(piece.raw()), now);
+            }
             if judged {
                 self.judge(key, now);
             }

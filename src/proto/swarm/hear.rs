@@ -213,10 +213,12 @@ impl Swarm {
         payload: &Bytes,
         now: Instant,
     ) -> Result<(), Violation> {
+        let heard = self.peers.get(&key).is_some_and(|peer| self.hears_of_pieces(peer));
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         match id {
             HANDSHAKE_ID => match peer.learn(payload) {
                 Ok(()) => {
+                    self.tell_pieces(key, heard, now);
                     self.heed_upload_only(key, now);
                     Ok(())
                 }

@@ -52,7 +52,8 @@ impl Swarm {
             self.transmit.push_back((peer.key, message));
         }
         let have = self.picker.have();
-        let pieces = match (peer.fast, have.is_empty(), have.is_full()) {
+        let nothing = have.is_empty() || !self.hears_of_pieces(peer);
+        let pieces = match (peer.fast, nothing, have.is_full()) {
             (true, true, _) => Some(Message::HaveNone),
             (true, _, true) => Some(Message::HaveAll),
             (false, true, _) => None,

@@ -81,7 +81,7 @@ impl Swarm {
         self.settle(now);
     }
 
-    fn take_in_demands(&mut self) {
+    pub(super) fn take_in_demands(&mut self) {
         let have = self.picker.have();
         let demands = self.readers.demands(&self.geometry, have, self.config.max_window);
         self.check_doubted(&demands);
