@@ -340,6 +340,41 @@ fn without_fill_only_demands_are_picked() {
 }
 
 #[test]
+fn fill_begins_no_piece_beyond_the_room_for_it_and_readers_do() {
+    let mut picker = scene("****   ", "0000123", "       ", "       ");
+    picker.set_fill_room(1);
+    check(&mut picker, &peer(1, "*******"), 9, "4.0 4.1 4.2 4.3");
+    check(&mut picker, &peer(2, "*******"), 9, "");
+    picker.set_fill_room(2);
+    check(&mut picker, &peer(2, "*******"), 9, "5.0 5.1 5.2 5.3");
+    picker.set_fill_room(0);
+    let piece = layout(7).piece(6).expect("of seven");
+    picker.set_demands([Demand { piece, blocked: false }]);
+    check(&mut picker, &peer(3, "*******"), 9, "6.0 6.1 6.2 6.3");
+}
+
+#[test]
+fn a_doubted_piece_is_asked_of_nobody_until_it_is_known_to_be_missing() {
+    let mut picker = scene("****   ", "0000123", "    ww ", "       ");
+    let piece = |raw| layout(7).piece(raw).expect("of seven");
+    for raw in [0, 4, 5] {
+        picker.doubt(piece(raw));
+    }
+    assert_eq!(picker.doubted().count(), 2, "what is had is beyond doubt");
+    picker.set_demands([4, 5].map(|raw| Demand { piece: piece(raw), blocked: true }));
+    assert!(!picker.is_blocked());
+    check(&mut picker, &peer(1, "*******"), 99, "6.0 6.1 6.2 6.3");
+    let chokes = BTreeSet::from([piece(4), piece(5)]);
+    let view = peer(2, "*******");
+    assert_eq!(picker.pick(View { only: Some(&chokes), ..view.view() }, 9, true), []);
+    assert!(picker.resolve(piece(4), true) && !picker.resolve(piece(4), false));
+    assert!(picker.have().has(piece(4)));
+    assert!(picker.resolve(piece(5), false));
+    check(&mut picker, &peer(2, "*******"), 9, "5.0 5.1 5.2 5.3");
+    assert_eq!(picker.invariants(), Ok(()));
+}
+
+#[test]
 fn in_end_game_a_block_has_two_askers_and_a_late_one_three() {
     let mut picker = scene("****  ", "000010", "      ", "      ");
     let idle = |key| Peer { again: every_block(6), ..peer(key, "******") };

@@ -88,10 +88,10 @@ impl Budget {
         self.pieces.lock().would_fit(bytes)
     }
 
-    /// Whether a piece of `bytes` would be admitted without evicting any: what fill may ask for.
-    pub fn has_room(&self, bytes: u64) -> bool {
+    /// Bytes that would be admitted without evicting any: what fill may ask for.
+    pub fn room(&self) -> u64 {
         let pieces = self.pieces.lock();
-        bytes <= pieces.budget().saturating_sub(pieces.used())
+        pieces.budget().saturating_sub(pieces.used())
     }
 }
 

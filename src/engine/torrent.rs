@@ -405,7 +405,7 @@ impl Torrent {
                 self.down.add(bytes, now);
                 // A refusal means that everything stored is in use: better too much than a read that never ends.
                 if let Ok(victims) = self.resources.budget.admit(content.id, piece, bytes) {
-                    self.resources.evict(victims);
+                    self.make_room(victims);
                 }
                 self.storing.insert(piece);
                 self.submit(Work::Verify { content, piece, blocks, reply });

@@ -1,8 +1,8 @@
 //! The threads that hash, write and read, off the network tasks.
 //!
-//! Three lanes: hashing, storing and loading go to all the threads of the pool; waiting reads, whose bytes are
-//! here, are answered by a thread of their own and wait behind no hash; saving and evicting, which may wait for
-//! the disk for seconds, go to another and delay no reader.
+//! Three lanes: hashing, storing, evicting and loading go to all the threads of the pool, so that room is made
+//! before it is used; waiting reads, whose bytes are here, are answered by a thread of their own and wait behind no
+//! hash; saving, which may wait for the disk for seconds, goes to another and delays no reader.
 //!
 //! Invariant: each job sends its replies, and exactly those, also when it panics: a failure of the job,
 //! never of the thread.
@@ -223,8 +223,10 @@ impl Workers {
     fn lane(&self, work: &Work) -> &Sender<Work> {
         match work {
             Work::Deliver(_) => &self.prompt,
-            Work::Verify { .. } | Work::Load { .. } | Work::Check { .. } => &self.fast,
-            Work::Evict { .. } | Work::SaveState { .. } => &self.slow,
+            Work::Verify { .. } | Work::Load { .. } | Work::Check { .. } | Work::Evict { .. } => {
+                &self.fast
+            }
+            Work::SaveState { .. } => &self.slow,
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct Picker {
     served: usize,
     fill: bool,
     max_open: usize,
+    /// Pieces under way beyond which fill begins none.
+    fill_room: usize,
     picks: u64,
     rng: StdRng,
 }
@@ -126,6 +128,7 @@ impl Picker {
             served: 0,
             fill,
             max_open,
+            fill_room: usize::MAX,
             picks: 0,
             rng,
         }
@@ -194,6 +197,11 @@ impl Picker {
     /// Changes how many bytes of pieces may be under way.
     pub fn set_open_bytes(&mut self, bytes: u64) {
         self.max_open = pieces_in(bytes, &self.geometry);
+    }
+
+    /// While so many pieces are under way, fill begins no other: there would be no room to store it.
+    pub fn set_fill_room(&mut self, pieces: usize) {
+        self.fill_room = pieces;
     }
 
     /// What readers want, most urgent first, blocked ones before all others. Pieces that are here, or may be, are
@@ -360,12 +368,14 @@ impl Picker {
     }
 
     /// Whether the peer may begin a piece: there is room, or it can help with nothing that was begun, and
-    /// works on none itself. So pieces that nobody can finish never stop the others.
+    /// works on none itself. So pieces that nobody can finish never stop the others. What cannot be stored is never
+    /// begun.
     fn may_open(&self, view: View<'_>) -> bool {
         let most = if self.demands.is_empty() { self.max_open } else { self.max_open.div_ceil(2) };
-        self.partial.len() < most
+        let spare = self.partial.len() < most
             || self.partial.values().all(|partial| partial.owner != Some(view.key))
-                && !self.partial.keys().any(|piece| view.offers(*piece))
+                && !self.partial.keys().any(|piece| view.offers(*piece));
+        spare && self.partial.len() < self.fill_room
     }
 
     /// A block that a reader waits for and that others were asked for too long ago.

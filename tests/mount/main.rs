@@ -10,6 +10,7 @@ mod content;
 mod ends;
 mod failures;
 mod options;
+mod pressure;
 mod program;
 mod relay;
 mod restart;

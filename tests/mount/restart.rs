@@ -15,7 +15,7 @@ use super::stage::{Mounted, Stage, undo};
 const MIB: u64 = 1 << 20;
 
 /// Kills the mount, and takes away what it leaves.
-fn kill(mut mounted: Mounted) {
+pub(crate) fn kill(mut mounted: Mounted) {
     mounted.program.signal(Signal::SIGKILL);
     mounted.program.ended();
     undo(&mounted.point);

@@ -11,7 +11,7 @@ use super::Torrent;
 use crate::engine::clock::now;
 use crate::engine::store::StoreError;
 use crate::engine::workers::Work;
-use crate::proto::units::PieceIndex;
+use crate::proto::units::{PieceIndex, TorrentId};
 
 /// Time between two savings of which pieces are here: what a power cut may cost, and what is hashed after a
 /// kill. Each waits for the disk.
@@ -107,6 +107,16 @@ impl Torrent {
         }
     }
 
+    /// Takes pieces out to make room; our own at once, that their room is free before it is used.
+    pub(super) fn make_room(&mut self, victims: Vec<(TorrentId, PieceIndex)>) {
+        let (ours, others): (Vec<_>, Vec<_>) =
+            victims.into_iter().partition(|(torrent, _)| *torrent == self.content.id);
+        self.resources.evict(others);
+        for (_, piece) in ours {
+            self.evict(piece);
+        }
+    }
+
     pub(super) fn evict(&mut self, piece: PieceIndex) {
         if self.storing.contains(&piece) || self.checking.contains(&piece) {
             self.doomed.insert(piece);
@@ -145,7 +155,10 @@ impl Torrent {
             self.swarm.set_fill(true, now);
         }
         let piece = u64::from(self.content.metainfo.geometry.nominal_piece_len());
-        let room = self.resources.budget.has_room(piece * (1 + self.storing.len() as u64));
+        // What is being hashed has its room already, and counts as under way for a moment more.
+        let pieces = self.resources.budget.room() / piece;
+        self.swarm.set_fill_room(usize::try_from(pieces).unwrap_or(usize::MAX));
+        let room = pieces > 0;
         if self.swarm.is_filling() != (room && self.retry_store.is_none()) {
             self.swarm.set_fill(room && self.retry_store.is_none(), now);
         }

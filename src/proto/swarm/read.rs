@@ -63,6 +63,12 @@ impl Swarm {
         self.settle(now);
     }
 
+    /// Pieces that fill may have under way, or a reader, before fill begins another: as many as the store has room
+    /// for. In force from the next request on.
+    pub fn set_fill_room(&mut self, pieces: usize) {
+        self.picker.set_fill_room(pieces);
+    }
+
     /// Bytes that all windows together may have.
     pub fn max_window(&self) -> u64 {
         self.config.max_window
