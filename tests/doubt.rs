@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
