@@ -3,7 +3,8 @@
 //! Leeches cannot see what others ask of a seed, so they ask for the same pieces at the same time, and while the
 //! only uplink that has new pieces sends old ones, all others run dry. BEP 16 hides pieces to prevent that; here
 //! nothing is hidden: each peer is pointed (Suggest, BEP 6) at pieces that nobody has and nobody else was pointed
-//! at. A reader's demand still goes before any suggestion.
+//! at. A reader's demand still goes before any suggestion. When all pieces are pointed out, who has finished his own
+//! is pointed at what the slowest have not begun: otherwise everyone would wait for them, or ask for the same.
 //!
 //! Invariant: no piece is pointed out to two peers at once.
 //!
@@ -14,6 +15,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::geometry::Geometry;
 use super::units::{PeerKey, PieceIndex};
 
+/// Pieces that a peer keeps when another is pointed at the rest: one to fetch, one to go on with.
+const KEPT: usize = 2;
+
+/// Pieces that one peer is to get first, and that nobody has.
+#[derive(Debug, Default)]
+struct List {
+    /// It has asked for something of them.
+    begun: BTreeSet<PieceIndex>,
+    ahead: BTreeSet<PieceIndex>,
+}
+
+impl List {
+    fn len(&self) -> usize {
+        self.begun.len() + self.ahead.len()
+    }
+
+    fn contains(&self, piece: PieceIndex) -> bool {
+        self.begun.contains(&piece) || self.ahead.contains(&piece)
+    }
+}
+
 /// Which peer is to get which piece first.
 #[derive(Debug)]
 pub struct Spread {
@@ -23,7 +45,7 @@ pub struct Spread {
     left: u32,
     /// Pieces whose peer went away without them.
     returned: BTreeSet<PieceIndex>,
-    pointed: BTreeMap<PeerKey, BTreeSet<PieceIndex>>,
+    pointed: BTreeMap<PeerKey, List>,
 }
 
 impl Spread {
@@ -42,12 +64,12 @@ impl Spread {
     pub fn goes_on(&self) -> bool {
         self.left > 0
             || !self.returned.is_empty()
-            || self.pointed.values().any(|pieces| !pieces.is_empty())
+            || self.pointed.values().any(|list| list.len() > 0)
     }
 
     /// Pieces that the peer was pointed at and that nobody has yet.
     pub fn pending(&self, key: PeerKey) -> usize {
-        self.pointed.get(&key).map_or(0, BTreeSet::len)
+        self.pointed.get(&key).map_or(0, List::len)
     }
 
     /// One more piece to point out to the peer; `None` when each is out or on its way. `is_out`: somebody has it.
@@ -57,8 +79,9 @@ impl Spread {
         geometry: &Geometry,
         is_out: impl Fn(PieceIndex) -> bool,
     ) -> Option<PieceIndex> {
-        let piece = self.returned(&is_out).or_else(|| self.walk(geometry, is_out))?;
-        self.pointed.entry(key).or_default().insert(piece);
+        let fresh = self.returned(&is_out).or_else(|| self.walk(geometry, is_out));
+        let piece = fresh.or_else(|| self.relieve(key))?;
+        self.pointed.entry(key).or_default().ahead.insert(piece);
         Some(piece)
     }
 
@@ -87,28 +110,43 @@ impl Spread {
         None
     }
 
+    /// A piece that the peer with the longest list has not begun, for one that has next to none.
+    fn relieve(&mut self, key: PeerKey) -> Option<PieceIndex> {
+        if self.pending(key) >= KEPT {
+            return None;
+        }
+        let others = self.pointed.iter_mut().filter(|(other, _)| **other != key);
+        let (_, longest) = others.max_by_key(|(_, list)| list.len())?;
+        if longest.len() > KEPT { longest.ahead.pop_last() } else { None }
+    }
+
     fn is_pointed_out(&self, piece: PieceIndex) -> bool {
-        self.pointed.values().any(|pieces| pieces.contains(&piece))
+        self.pointed.values().any(|list| list.contains(piece))
     }
 
     /// The peer takes a piece that nobody has, pointed at it or not: others are pointed elsewhere.
     pub fn takes(&mut self, key: PeerKey, piece: PieceIndex) {
-        if !self.is_pointed_out(piece) {
+        let list = self.pointed.entry(key).or_default();
+        if list.ahead.remove(&piece) {
+            list.begun.insert(piece);
+        } else if !self.is_pointed_out(piece) {
             self.returned.remove(&piece);
-            self.pointed.entry(key).or_default().insert(piece);
+            self.pointed.entry(key).or_default().begun.insert(piece);
         }
     }
 
     /// Somebody has the piece.
     pub fn is_out(&mut self, piece: PieceIndex) {
-        for pieces in self.pointed.values_mut() {
-            pieces.remove(&piece);
+        for list in self.pointed.values_mut() {
+            list.begun.remove(&piece);
+            list.ahead.remove(&piece);
         }
     }
 
     /// The peer is gone, or no longer served: others are pointed at what it did not get.
     pub fn forget(&mut self, key: PeerKey) {
-        self.returned.extend(self.pointed.remove(&key).unwrap_or_default());
+        let List { begun, ahead } = self.pointed.remove(&key).unwrap_or_default();
+        self.returned.extend(begun.into_iter().chain(ahead));
     }
 }
 
@@ -126,6 +164,24 @@ mod tests {
         assert_eq!([point(), point(), point()], [Some(0), Some(2), None]);
         spread.takes(one, geometry.piece(2).expect("a piece"));
         assert_eq!((spread.pending(one), spread.pending(two)), (1, 2), "it is two's already");
+    }
+
+    #[test]
+    fn who_has_finished_takes_over_what_the_slowest_has_not_begun() {
+        let geometry = Geometry::new(6 * 16_384, 16_384).expect("legal");
+        let mut spread = Spread::new(0, &geometry);
+        let (slow, fast) = (PeerKey(1), PeerKey(2));
+        let mut point = |key| spread.point(key, &geometry, |_| false).map(PieceIndex::raw);
+        let walked: Vec<_> = [slow, slow, slow, slow, slow, fast].map(&mut point).to_vec();
+        assert_eq!(walked, [0, 1, 2, 3, 4, 5].map(Some));
+        for piece in geometry.pieces().take(3) {
+            spread.takes(slow, piece);
+        }
+        spread.is_out(geometry.piece(5).expect("a piece"));
+        let mut point = |key| spread.point(key, &geometry, |_| false).map(PieceIndex::raw);
+        assert_eq!(point(slow), None, "it has enough");
+        assert_eq!([point(fast), point(fast), point(fast)], [Some(4), Some(3), None]);
+        assert_eq!((spread.pending(slow), spread.pending(fast)), (3, 2));
     }
 
     #[test]
