@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod assembly;
 pub mod author;
+pub mod awaited;
 pub mod bencode;
 pub mod bitfield;
 pub mod blame;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use btfs::proto::awaited::{Holders, Stage, Standing};
 use btfs::proto::bitfield::Bitfield;
 use btfs::proto::config::Config;
 use btfs::proto::geometry::Geometry;
@@ -404,4 +405,38 @@ fn peers_that_finish_nothing_hold_no_more_than_memory() {
     }
     assert!((4 * PIECE..=8 * PIECE).contains(&most), "{most} bytes");
     assert!(begun.len() > 8, "what nobody finishes stops the others: {begun:?}");
+}
+
+#[test]
+fn what_is_awaited_is_told_with_who_has_it_and_what_was_asked() {
+    let start = Instant::now();
+    let mut swarm =
+        swarm_with(Bitfield::empty(PIECES), Config { fill: false, ..Config::default() }, start);
+    let first = |swarm: &Swarm| swarm.awaited().into_iter().next().expect("a read waits");
+    swarm.open(ReaderId(1), 0..u64::from(PIECES) * PIECE, start);
+    assert_eq!(swarm.awaited(), []);
+    swarm.read(Ticket(1), ReaderId(1), 50 * PIECE..50 * PIECE + 1, start);
+    let told = first(&swarm);
+    assert_eq!((told.piece.raw(), told.blocked, told.holders), (50, true, Holders::default()));
+    assert_eq!(told.stage, Stage::Fetching { blocks: 16, here: 0, asked: 0 });
+    meet(&mut swarm, vec![Message::HaveAll], start);
+    let told = first(&swarm);
+    assert_eq!(told.holders, Holders { choking: 1, ..Holders::default() });
+    assert_eq!((told.named[0].standing, told.named[0].asked), (Standing::Choking, 0));
+    let later = start + Duration::from_secs(1);
+    swarm.handle_messages(KEY, vec![Message::Unchoke], later);
+    let told = first(&swarm);
+    let asked = told.named[0].asked;
+    assert!(asked > 0);
+    assert_eq!(told.stage, Stage::Fetching { blocks: 16, here: 0, asked });
+    assert_eq!((told.named[0].standing, told.named[0].since), (Standing::Serving, Some(later)));
+    let mut now = later;
+    while now < later + Duration::from_secs(10) {
+        now = swarm.poll_timeout().max(now + Duration::from_millis(1));
+        swarm.handle_timeout(now);
+    }
+    let told = first(&swarm);
+    assert_eq!(told.holders, Holders { snubbed: 1, ..Holders::default() });
+    swarm.cancel(Ticket(1), now);
+    assert_eq!(swarm.awaited(), []);
 }

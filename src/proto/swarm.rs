@@ -14,6 +14,7 @@
 //!
 //! Not here: sockets, the clock, hashing, the store (the driver's: `engine::torrent`, or the simulator in tests).
 
+mod awaited;
 mod doubt;
 mod fetch;
 mod hear;
