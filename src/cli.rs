@@ -8,6 +8,7 @@ pub mod args;
 pub mod content_source;
 pub mod create;
 pub mod daemon;
+pub mod diagnosis;
 pub mod exit;
 pub mod get;
 pub mod goals;
@@ -25,6 +26,7 @@ pub mod start;
 pub mod tracker;
 pub mod unmount;
 pub mod verify;
+pub mod why;
 
 use std::ffi::OsString;
 

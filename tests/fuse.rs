@@ -379,7 +379,10 @@ fn attributes_tell_what_is_here() {
         ("t/data", "have", Some("666")),
         ("t/data", "progress", Some("66.6")),
         ("t/data", "pieces", Some("3/8 0-1,7")),
-        ("t/data", "why", Some("no peer has piece 5")),
+        ("", "why", Some("why All Text")),
+        ("t", "why", Some("why Torrent(TorrentId(0)) Text")),
+        ("t/data", "why.json", Some("why File 0 Json")),
+        ("t/data", "why", Some("why File 0 Text")),
         ("t/d/rest", "progress", Some("100.0")),
         ("t/d/rest", "pieces", Some("8/8 0-7")),
         ("t/data", "pid", None),
@@ -393,7 +396,10 @@ fn attributes_tell_what_is_here() {
     let mut buf = [0_u8; 400];
     let len = rustix::fs::listxattr(mount.path("t/d"), &mut buf).expect("a list");
     let list = String::from_utf8_lossy(&buf[..len]).into_owned();
-    assert_eq!(list, "user.btfs.infohash\0user.btfs.have\0user.btfs.progress\0");
+    assert_eq!(
+        list,
+        "user.btfs.infohash\0user.btfs.have\0user.btfs.progress\0user.btfs.why\0user.btfs.why.json\0"
+    );
 }
 
 #[test]

@@ -14,7 +14,9 @@ use btfs::cli::daemon::background;
 use btfs::fs::attach::Options;
 use btfs::fs::mountinfo;
 use btfs::fs::session::Mount;
-use btfs::fs::source::{Backing, FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
+use btfs::fs::source::{
+    Backing, FileSpan, Form, Part, Pieces, ReadError, ReadReply, Source, Totals,
+};
 use btfs::proto::tree::{FileRef, Tree};
 use btfs::proto::units::{ReaderId, Ticket, TorrentId};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -202,7 +204,7 @@ impl Source for Nothing {
         None
     }
 
-    fn why(&self, _: FileRef) -> String {
+    fn why(&self, _: Part, _: Form) -> String {
         String::new()
     }
 

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::log::LoggingArgs;
-use super::{create, get, info, mount, seed, tracker, unmount, verify};
+use super::{create, get, info, mount, seed, tracker, unmount, verify, why};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,6 +75,12 @@ pub enum Command {
     /// memory: peers announce again after a restart, and the tracker knows them again. It runs until it is
     /// interrupted or terminated.
     Tracker(tracker::Tracker),
+    /// Say what a file in a mount waits for
+    ///
+    /// Prints the pieces that readers wait for, which peers have them and which of these choke us or are silent, what
+    /// was asked of whom and when, what each tracker said last, and whether the rest is fetched behind. A directory
+    /// stands for its torrent, the mount's root for all. It answers at once, however stuck the swarm is.
+    Why(why::Why),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -94,6 +100,7 @@ impl Command {
             Self::Info(args) => args.run(),
             Self::Verify(args) => args.run(),
             Self::Tracker(args) => args.run(),
+            Self::Why(args) => args.run(),
             Self::Completions(args) => {
                 args.run();
                 Ok(())

@@ -5,12 +5,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::diagnosis::{self, Diagnosis, Question, WaitingRead};
 use crate::engine::handle::Handle;
 use crate::engine::message::ReadFailure;
-use crate::fs::source::{Backing, FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
+use crate::fs::source::{
+    Backing, FileSpan, Form, Part, Pieces, ReadError, ReadReply, Source, Totals,
+};
 use crate::proto::tree::FileRef;
 use crate::proto::units::{ReaderId, Ticket, TorrentId};
 
@@ -19,10 +23,10 @@ use crate::proto::units::{ReaderId, Ticket, TorrentId};
 pub struct Torrents {
     handles: BTreeMap<TorrentId, Handle>,
     offline: bool,
-    /// Which torrent each open handle reads from.
-    readers: Mutex<BTreeMap<ReaderId, TorrentId>>,
-    /// Which torrent each waiting read waits for.
-    waiting: Arc<Mutex<BTreeMap<Ticket, TorrentId>>>,
+    /// Which file each open handle reads.
+    readers: Mutex<BTreeMap<ReaderId, FileRef>>,
+    /// What each waiting read waits for.
+    waiting: Arc<Mutex<BTreeMap<Ticket, (FileRef, WaitingRead)>>>,
 }
 
 impl Torrents {
@@ -37,6 +41,25 @@ impl Torrents {
         let handle = self.handles.get(&at.torrent)?;
         let file = handle.metainfo().file(at.file)?;
         Some((handle, file.offset..file.offset + file.length))
+    }
+
+    fn diagnose(&self, torrent: TorrentId, part: Part) -> Option<Diagnosis> {
+        let handle = self.handles.get(&torrent)?;
+        let range = match part {
+            Part::File(at) => self.find(at)?.1,
+            Part::All | Part::Torrent(_) => 0..handle.metainfo().geometry.total(),
+        };
+        let is_asked = |at: &FileRef| match part {
+            Part::File(file) => *at == file,
+            Part::All | Part::Torrent(_) => at.torrent == torrent,
+        };
+        let readers = self.readers.lock().values().filter(|at| is_asked(at)).count();
+        let waiting = self.waiting.lock();
+        let reads = waiting.values().filter(|(at, _)| is_asked(at));
+        let reads = reads.map(|(_, read)| read.clone()).collect();
+        drop(waiting);
+        let (offline, now) = (self.offline, Instant::now());
+        Some(Diagnosis::new(handle, &Question { range, readers, reads, offline, now }))
     }
 }
 
@@ -73,8 +96,10 @@ impl Source for Torrents {
             return;
         };
         let start = file.start + span.offset;
+        let range = start..start + u64::from(span.len);
         let waiting = self.waiting.clone();
-        waiting.lock().insert(ticket, at.torrent);
+        let read = WaitingRead { range: range.clone(), since: Instant::now() };
+        waiting.lock().insert(ticket, (at, read));
         let deliver = move |result: Result<&[u8], ReadFailure>| {
             waiting.lock().remove(&ticket);
             reply.answer(result.map_err(|failure| match failure {
@@ -83,26 +108,26 @@ impl Source for Torrents {
                 ReadFailure::Stopped => ReadError::ShuttingDown,
             }));
         };
-        handle.read_later(reader, ticket, start..start + u64::from(span.len), Box::new(deliver));
+        handle.read_later(reader, ticket, range, Box::new(deliver));
     }
 
     fn cancel(&self, ticket: Ticket) {
-        let torrent = self.waiting.lock().remove(&ticket);
-        if let Some(handle) = torrent.and_then(|torrent| self.handles.get(&torrent)) {
+        let read = self.waiting.lock().remove(&ticket);
+        if let Some(handle) = read.and_then(|(at, _)| self.handles.get(&at.torrent)) {
             handle.cancel(ticket);
         }
     }
 
     fn opened(&self, reader: ReaderId, at: FileRef) {
         if let Some((handle, file)) = self.find(at) {
-            self.readers.lock().insert(reader, at.torrent);
+            self.readers.lock().insert(reader, at);
             handle.open(reader, file);
         }
     }
 
     fn closed(&self, reader: ReaderId) {
-        let torrent = self.readers.lock().remove(&reader);
-        if let Some(handle) = torrent.and_then(|torrent| self.handles.get(&torrent)) {
+        let at = self.readers.lock().remove(&reader);
+        if let Some(handle) = at.and_then(|at| self.handles.get(&at.torrent)) {
             handle.close(reader);
         }
     }
@@ -135,21 +160,17 @@ impl Source for Torrents {
         Some(Backing { file, hold: Box::new(loan) })
     }
 
-    fn why(&self, at: FileRef) -> String {
-        let Some((handle, file)) = self.find(at) else { return "not in the mount".to_owned() };
-        let here = handle.content().have.resident_bytes(&file);
-        let bytes = file.end - file.start;
-        if here == bytes {
-            return "all of it is here".to_owned();
+    fn why(&self, part: Part, form: Form) -> String {
+        let asked: Vec<TorrentId> = match part {
+            Part::All => self.handles.keys().copied().collect(),
+            Part::Torrent(torrent) => vec![torrent],
+            Part::File(at) => vec![at.torrent],
+        };
+        let all = asked.into_iter().filter_map(|torrent| self.diagnose(torrent, part)).collect();
+        match form {
+            Form::Text => diagnosis::text(all),
+            Form::Json => diagnosis::json(all),
         }
-        let status = handle.status();
-        let serving = status.peers.iter().filter(|peer| !peer.choking && !peer.snubbed).count();
-        let trouble = status.trouble.map_or_else(String::new, |trouble| format!("; {trouble}"));
-        format!(
-            "{here} of {bytes} bytes are here; {} reads wait; {} peers, {serving} of them serve us{trouble}",
-            status.waiting,
-            status.peers.len(),
-        )
     }
 
     fn totals(&self, torrent: TorrentId) -> Totals {

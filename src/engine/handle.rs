@@ -17,6 +17,7 @@ use super::loan::Loan;
 use super::message::{Command, Deliver, ReadFailure};
 use super::resources::Resources;
 use crate::proto::announce::tiers::TrackerStatus;
+use crate::proto::awaited::Awaited;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::swarm::Totals;
 use crate::proto::units::{FileIndex, ReaderId, Ticket, TorrentId};
@@ -39,12 +40,32 @@ pub struct Status {
     pub up_rate: f64,
     /// Every connection.
     pub peers: Vec<PeerStatus>,
-    /// Reads that wait.
-    pub waiting: usize,
+    /// Dials under way.
+    pub dials: usize,
+    /// Addresses of peers that are known, the connected ones included.
+    pub known: usize,
+    /// The pieces that readers want most.
+    pub awaited: Vec<Awaited>,
     /// How it stands with each tracker.
     pub trackers: Vec<TrackerStatus>,
+    /// Whether what nobody reads is fetched too.
+    pub fill: Fill,
     /// What keeps the store from taking pieces, if anything.
     pub trouble: Option<String>,
+}
+
+/// Whether what nobody reads is fetched too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// It is not wanted.
+    #[default]
+    Off,
+    /// It is, as far as peers give it.
+    On,
+    /// The store's budget is used up.
+    NoRoom,
+    /// The store takes nothing.
+    Halted,
 }
 
 /// How one connection stands.

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 
 use super::errno::Fault;
-use super::source::{Backing, FileSpan, Source, Totals};
+use super::source::{Backing, FileSpan, Form, Part, Source, Totals};
 use super::xattr::{self, Place, Xattr};
 use crate::proto::tree::{Entry, FileRef, Ino, MAX_NAME_LEN, Node, NodeKind, Tree};
 use crate::proto::units::{InfoHash, ReaderId};
@@ -300,7 +300,8 @@ impl Ops {
             Xattr::Have => Some(self.totals(node).here.to_string()),
             Xattr::Progress => Some(xattr::progress(self.totals(node))),
             Xattr::Pieces => Some(xattr::pieces(&self.source.pieces(node.file()?))),
-            Xattr::Why => Some(clipped(self.source.why(node.file()?))),
+            Xattr::Why => Some(clipped(self.source.why(part(node), Form::Text))),
+            Xattr::WhyJson => Some(clipped(self.source.why(part(node), Form::Json))),
         }
     }
 
@@ -369,6 +370,12 @@ fn place(node: &Node) -> Place {
         NodeKind::File { .. } => Place::File,
         NodeKind::Symlink { .. } => Place::Symlink,
     }
+}
+
+/// The part of the mount that a node is asked about: a directory stands for its torrent.
+fn part(node: &Node) -> Part {
+    let torrent = node.torrent.map_or(Part::All, Part::Torrent);
+    node.file().map_or(torrent, Part::File)
 }
 
 /// The text, cut to what an attribute may hold.

@@ -13,6 +13,9 @@ use std::sync::Arc;
 use crate::proto::tree::FileRef;
 use crate::proto::units::{ReaderId, Ticket, TorrentId};
 
+/// Longest answer to why; the kernel takes no value of an attribute beyond 64 KiB.
+pub const MAX_WHY_LEN: usize = 60 * 1024;
+
 /// Where bytes come from.
 pub trait Source: Send + Sync + 'static {
     /// Fills all of `buf` with the file's bytes from `offset` on; `Ok(false)` when some are not here.
@@ -59,14 +62,34 @@ pub trait Source: Send + Sync + 'static {
     /// one. Must be cheap.
     fn backing(&self, at: FileRef) -> Option<Backing>;
 
-    /// What the file waits for, in words.
-    fn why(&self, at: FileRef) -> String;
+    /// What this part of the mount waits for, at most [`MAX_WHY_LEN`] bytes.
+    fn why(&self, part: Part, form: Form) -> String;
 
     /// Bytes of the torrent in all, and here.
     fn totals(&self, torrent: TorrentId) -> Totals;
 
     /// Bytes of all torrents in all, and here.
     fn grand_totals(&self) -> Totals;
+}
+
+/// A part of the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// One torrent.
+    Torrent(TorrentId),
+    /// One file.
+    File(FileRef),
+}
+
+/// Whom an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
 }
 
 /// A run of a file's bytes.

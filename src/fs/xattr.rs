@@ -8,14 +8,15 @@
 //! | `user.btfs.have` | all | bytes here: of the file, of the torrent for a directory, of all for the root |
 //! | `user.btfs.progress` | all | the same in per cent with one decimal, rounded down |
 //! | `user.btfs.pieces` | files | `here/all` and the runs of pieces that are here, `3/8 0-1,7` |
-//! | `user.btfs.why` | files | what the file waits for, in words |
+//! | `user.btfs.why` | all | what readers wait for: of the file, of the torrent for a directory, of all for the root |
+//! | `user.btfs.why.json` | all | the same for programs |
 
 use std::fmt::Write as _;
 
-use super::source::{Pieces, Totals};
+use super::source::{MAX_WHY_LEN, Pieces, Totals};
 
 /// Longest value; the kernel takes no more than 64 KiB.
-pub const MAX_VALUE_LEN: usize = 60 * 1024;
+pub const MAX_VALUE_LEN: usize = MAX_WHY_LEN;
 
 /// One attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,10 @@ pub enum Xattr {
     Progress,
     /// Pieces here.
     Pieces,
-    /// What the file waits for.
+    /// What readers wait for, in words.
     Why,
+    /// The same as JSON.
+    WhyJson,
 }
 
 /// What kind of node is asked.
@@ -50,7 +53,7 @@ pub enum Place {
 }
 
 impl Xattr {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::IsBtfs,
         Self::Pid,
         Self::InfoHash,
@@ -58,6 +61,7 @@ impl Xattr {
         Self::Progress,
         Self::Pieces,
         Self::Why,
+        Self::WhyJson,
     ];
 
     /// Its full name.
@@ -70,6 +74,7 @@ impl Xattr {
             Self::Progress => "user.btfs.progress",
             Self::Pieces => "user.btfs.pieces",
             Self::Why => "user.btfs.why",
+            Self::WhyJson => "user.btfs.why.json",
         }
     }
 
@@ -87,8 +92,8 @@ impl Xattr {
         match self {
             Self::IsBtfs | Self::Pid => place == Place::Root,
             Self::InfoHash => matches!(place, Place::Directory | Place::File),
-            Self::Have | Self::Progress => place != Place::Symlink,
-            Self::Pieces | Self::Why => place == Place::File,
+            Self::Have | Self::Progress | Self::Why | Self::WhyJson => place != Place::Symlink,
+            Self::Pieces => place == Place::File,
         }
     }
 }

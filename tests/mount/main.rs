@@ -16,3 +16,4 @@ mod relay;
 mod restart;
 mod stage;
 mod tools;
+mod why;

@@ -89,7 +89,7 @@ fn without_fill_nothing_moves_but_what_is_read() {
     let mounted = stage.mount(&torrent, &[relay.addr], &["--no-fill"]);
     let file = mounted.path("x.bin");
     let why = || mounted.attribute("x.bin", "user.btfs.why");
-    until("the peer would serve", || why().contains("1 peers, 1 of them"));
+    until("the peer would serve", || why().contains("1 connected (1 serve us"));
     // Several rounds of everything that happens by itself.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(relay.payload(), 0);
@@ -99,6 +99,21 @@ fn without_fill_nothing_moves_but_what_is_read() {
     std::thread::sleep(Duration::from_secs(1));
     // The kernel reads 128 KiB ahead, which touches at most four pieces.
     assert!(relay.payload() <= 4 << 16, "{} bytes for one", relay.payload());
+    mounted.unmount();
+}
+
+#[test]
+fn a_read_that_timed_out_can_be_tried_again() {
+    let stage = Stage::new();
+    let data = stage.file("x.bin", 2 << 20);
+    let torrent = stage.torrent(&data, &["--piece-size", "256KiB"]);
+    let seed = stage.seed(&torrent, &data);
+    let relay = Relay::before(seed.addr, Manner::Holding);
+    let mounted = stage.mount(&torrent, &[relay.addr], &["--no-fill", "--read-timeout", "500ms"]);
+    let file = mounted.path("x.bin");
+    assert_eq!(byte_at(&file, 1 << 20), Err(libc::ETIMEDOUT));
+    relay.become_(Manner::Honest);
+    until("the read comes through", || byte_at(&file, 1 << 20) == byte_at(&data, 1 << 20));
     mounted.unmount();
 }
 

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use btfs::fs::source::{Backing, FileSpan, Pieces, ReadError, ReadReply, Source, Totals};
+use btfs::fs::source::{
+    Backing, FileSpan, Form, Part, Pieces, ReadError, ReadReply, Source, Totals,
+};
 use btfs::proto::metainfo::Metainfo;
 use btfs::proto::tree::FileRef;
 use btfs::proto::units::{FileIndex, ReaderId, Ticket, TorrentId};
@@ -213,8 +215,11 @@ impl Source for Fake {
         Some(Backing { file, hold: Box::new(hold) })
     }
 
-    fn why(&self, _: FileRef) -> String {
-        "no peer has piece 5".to_owned()
+    fn why(&self, part: Part, form: Form) -> String {
+        match part {
+            Part::File(at) => format!("why File {} {form:?}", at.file.0),
+            Part::All | Part::Torrent(_) => format!("why {part:?} {form:?}"),
+        }
     }
 
     fn totals(&self, torrent: TorrentId) -> Totals {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Torrent;
-use crate::engine::handle::{PeerStatus, Status};
+use crate::engine::handle::{Fill, PeerStatus, Status};
 use crate::engine::tracker::TrackerHandle;
 use crate::proto::announce::Progress;
 use crate::proto::peer::Peer;
@@ -28,10 +28,23 @@ impl Torrent {
             down_rate: self.down.per_second(now),
             up_rate: self.up.per_second(now),
             peers: self.swarm.peers().map(peer_status).collect(),
-            waiting: self.swarm.waiting_reads(),
+            dials: self.swarm.dials(),
+            known: self.swarm.known_addresses(),
+            awaited: self.swarm.awaited(),
             trackers: self.tracker.as_ref().map(TrackerHandle::status).unwrap_or_default(),
+            fill: self.fill_now(),
             trouble: self.trouble.clone(),
         });
+    }
+
+    fn fill_now(&self) -> Fill {
+        let piece = u64::from(self.content.metainfo.geometry.nominal_piece_len());
+        match () {
+            () if !self.fill => Fill::Off,
+            () if self.retry_store.is_some() => Fill::Halted,
+            () if self.resources.budget.room() < piece => Fill::NoRoom,
+            () => Fill::On,
+        }
     }
 }
 
