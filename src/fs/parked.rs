@@ -288,7 +288,10 @@ fn is_called_away(status: &str) -> bool {
 
 /// The longest wait that the kernel's own limit leaves, with a quarter to spare.
 fn kernel_limit() -> Option<Duration> {
-    let limits = KERNEL_LIMITS.iter().filter_map(|path| fs::read_to_string(path).ok());
+    wait_within(KERNEL_LIMITS.iter().filter_map(|path| fs::read_to_string(path).ok()))
+}
+
+fn wait_within(limits: impl Iterator<Item = String>) -> Option<Duration> {
     let seconds = limits.filter_map(|text| text.trim().parse::<u64>().ok()).filter(|&s| s > 0);
     seconds.min().map(|seconds| Duration::from_secs(seconds) * 3 / 4)
 }
@@ -318,6 +321,21 @@ mod tests {
             ("garbled", "SigPnd: x".to_owned(), false),
         ] {
             assert_eq!(is_called_away(&text), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_before_the_shorter_of_the_kernels_limits() {
+        for (name, limits, expected) in [
+            ("an old kernel", &[] as &[&str], None),
+            ("none", &["0\n", "0\n"], None),
+            ("one", &["0\n", "60\n"], Some(45_000)),
+            ("both", &["20\n", "60\n"], Some(15_000)),
+            ("short", &["1\n", "0\n"], Some(750)),
+            ("garbled", &["x", "4\n"], Some(3000)),
+        ] {
+            let limits = limits.iter().map(|&text| text.to_owned());
+            assert_eq!(wait_within(limits), expected.map(Duration::from_millis), "{name}");
         }
     }
 
