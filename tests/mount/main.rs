@@ -9,6 +9,7 @@ mod complete;
 mod content;
 mod ends;
 mod failures;
+mod model;
 mod options;
 mod pressure;
 mod program;
