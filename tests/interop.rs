@@ -13,6 +13,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Instant;
 
 use btfs::proto::metainfo::Metainfo;
 use peers::{
@@ -310,7 +311,15 @@ fn seed_and_mount_meet_at_our_tracker_over_ipv6() {
     assert_ends_well(seed);
 }
 
-/// One seed of ours; a leech of each client and a mount of ours, all of which find each other.
+/// What our mount says of a torrent of its own.
+fn told(lan: &Lan, top: &Path) -> serde_json::Value {
+    let output = lan.run(Path::new(BTFS), &["why", "--json", top.to_str().unwrap()]);
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    all["torrents"][0].clone()
+}
+
+/// One seed of ours with a narrow line; a leech of each client and a mount of ours, all of which find each other. All
+/// finish, and our mount gives its share: the line alone would serve them one after the other.
 #[test]
 fn a_mixed_swarm_completes() {
     let lan = Lan::new();
@@ -323,11 +332,29 @@ fn a_mixed_swarm_completes() {
     }
     let plain = peer_at(host(5)).to_string();
     let (mount, top) = mount(&lan, host(6), &sample, &["--peer", &plain]);
-    let seed = seed(&lan, host(1), &sample, &[]);
+    let seed = seed(&lan, host(1), &sample, &["--max-up", "512KiB/s"]);
+    let (begin, mut places) = (Instant::now(), Vec::new());
+    let mut finish = |name: &str, done: bool| {
+        if done && !places.iter().any(|known| known == name) {
+            places.push(name.to_owned());
+            eprintln!("{}. {name}, after {:.1} s", places.len(), begin.elapsed().as_secs_f64());
+        }
+        places.len()
+    };
+    lan.until("all have all", || {
+        for (client, _, dir) in &leeches {
+            finish(&format!("{client:?}"), lan.hashes(&dir.join(sample.name)) == sample.hashes);
+        }
+        let told = told(&lan, &top);
+        finish("btfs", told["bytes_here"] == told["bytes"]) == leeches.len() + 1
+    });
     lan.until_same("our mount is read", &top, &sample.hashes);
-    for (client, _, dir) in &leeches {
-        lan.until_same(&format!("{client:?} has all"), &dir.join(sample.name), &sample.hashes);
-    }
+    let told = told(&lan, &top);
+    let [bytes, down, up] =
+        ["bytes", "downloaded", "uploaded"].map(|key| told[key].as_u64().unwrap());
+    eprintln!("btfs: {down} bytes came, {up} went, of {bytes}");
+    assert!(up >= bytes / 2, "btfs gave {up} bytes of {bytes} and takes a free ride");
+    assert!(down < bytes + bytes / 4, "{down} bytes came for {bytes}");
     assert_ends_well(mount);
     assert_ends_well(seed);
 }
