@@ -270,6 +270,10 @@ fn a_full_disk_is_told_once_and_readers_go_on_until_there_is_room_again() {
     let relay = Relay::before(seed.addr, Manner::Honest);
     let mut mounted = stage.mount(&torrent, &[relay.addr], &["--memory", "16MiB"]);
     mounted.program.await_line("the store takes no more pieces");
+    until("why names the disk", || {
+        let why = mounted.attribute("x.bin", "user.btfs.why");
+        why.contains("fill: waits, the store") && why.contains("store: takes no pieces: ")
+    });
     Program::done(Command::new("cmp").arg(mounted.path("x.bin")).arg(&data));
     let mut file = File::open(mounted.path("x.bin")).unwrap();
     file.seek(SeekFrom::Start(11 << 20)).unwrap();

@@ -120,15 +120,14 @@ fn a_peer_that_falls_silent_is_named_with_what_it_was_asked_for() {
     let data = stage.file("x.bin", (PIECE * PIECES) as u64);
     let torrent = stage.torrent(&data, &["--piece-size", "256KiB"]);
     let seed = stage.seed(&torrent, &data);
-    let relay = Relay::before(seed.addr, Manner::Honest).after(1, Manner::Silent);
+    let relay = Relay::before(seed.addr, Manner::Honest).after(1 << 20, Manner::Silent);
     let mounted = stage.mount(&torrent, &[relay.addr], &["--no-fill"]);
     let file = mounted.path("x.bin");
-    let _reader = tail(&mounted);
+    // It reads on, and so has a window.
+    let _reader = Program::start(Command::new("cmp").arg(&file).arg(&data));
     let silent = format!("{} was asked and is silent; ", relay.addr);
-    until_says(
-        &file,
-        &["1 peer has it, 1 silent", &silent, "blocks asked for, the first", "trackers: none"],
-    );
+    let asked = "blocks asked for, the first";
+    until_says(&file, &["1 peer has it, 1 silent", &silent, asked, "is next: ", "trackers: none"]);
     mounted.unmount();
 }
 
@@ -161,4 +160,16 @@ fn what_is_here_and_what_is_offline_is_said_and_what_is_no_mount_is_refused() {
         assert_eq!(status.code(), Some(1), "{name}: {said}");
         assert!(said.contains(expected) && said.lines().count() == 1, "{name}: {said}");
     }
+}
+
+#[test]
+fn a_cache_that_is_full_is_named_as_what_fill_waits_for() {
+    let stage = Stage::new();
+    let data = stage.file("x.bin", (PIECE * PIECES) as u64);
+    let torrent = stage.torrent(&data, &["--piece-size", "256KiB"]);
+    let seed = stage.seed(&torrent, &data);
+    let mounted = stage.mount(&torrent, &[seed.addr], &["--cache-size", "2MiB"]);
+    until_says(&mounted.point, &["nobody reads", "fill: waits, the cache is full", "2.0 MiB came"]);
+    assert_eq!(json(&mounted.path("x.bin"))["torrents"][0]["fill"], "no-room");
+    mounted.unmount();
 }
