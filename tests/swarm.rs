@@ -268,6 +268,27 @@ fn two_that_want_nothing_of_each_other_part() {
     }
 }
 
+/// A cache that threw a piece out has a reader before it who waits.
+#[test]
+fn the_seeds_that_were_left_are_dialled_at_once_when_a_piece_is_lost() {
+    let start = Instant::now();
+    let mut swarm = swarm_with(Bitfield::full(PIECES), Config::default(), start);
+    let dials = |swarm: &mut Swarm| {
+        let all: Vec<_> = std::iter::from_fn(|| swarm.poll_event()).collect();
+        all.into_iter().filter(|event| matches!(event, Event::Dial(_))).count()
+    };
+    swarm.handle_candidates([at(2)], Origin::Tracker, start);
+    assert_eq!(dials(&mut swarm), 1);
+    meet(&mut swarm, vec![Message::HaveAll], start);
+    assert_eq!(partings(&mut swarm), [Parting::BothSeeds]);
+    let later = start + Duration::from_secs(60);
+    swarm.handle_timeout(later);
+    assert_eq!(dials(&mut swarm), 0, "neither wants anything");
+    let piece = swarm.geometry().pieces().next().expect("there are some");
+    swarm.evict(piece, later);
+    assert_eq!(dials(&mut swarm), 1);
+}
+
 /// A finished libtorrent may want more when its user chooses another file.
 #[test]
 fn who_is_upload_only_has_no_slot_until_it_is_interested_again() {

@@ -26,8 +26,8 @@ enum Standing {
     Waiting(Instant),
     /// A dial is under way, or a connection is up.
     Busy,
-    /// It has everything: of use only while we have not.
-    Seed(Instant),
+    /// It has everything: of use only while we have not, and then at once.
+    Seed,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Candidate {
     fn is_due(&self, seeding: bool, now: Instant) -> bool {
         match self.standing {
             Standing::Waiting(from) => from <= now,
-            Standing::Seed(from) => !seeding && from <= now,
+            Standing::Seed => !seeding,
             Standing::Busy => false,
         }
     }
@@ -148,15 +148,6 @@ impl Candidates {
         self.known.contains_key(&addr)
     }
 
-    /// When the next address that waits may be dialled.
-    pub fn next_at(&self) -> Option<Instant> {
-        let at = |candidate: &Candidate| match candidate.standing {
-            Standing::Waiting(at) | Standing::Seed(at) => Some(at),
-            Standing::Busy => None,
-        };
-        self.known.values().filter_map(at).min()
-    }
-
     /// The dial failed, or the connection was of no use: wait longer each time.
     pub fn failed(&mut self, addr: SocketAddr, now: Instant) {
         let Some(candidate) = self.known.get_mut(&addr) else { return };
@@ -177,10 +168,10 @@ impl Candidates {
     }
 
     /// The connection has ended since both sides have everything.
-    pub fn has_all(&mut self, addr: SocketAddr, now: Instant) {
+    pub fn has_all(&mut self, addr: SocketAddr) {
         if let Some(candidate) = self.known.get_mut(&addr) {
             candidate.failures = 0;
-            candidate.standing = Standing::Seed(now + FIRST_WAIT / 3);
+            candidate.standing = Standing::Seed;
         }
     }
 
@@ -255,7 +246,8 @@ mod tests {
         assert_eq!(candidates.next(false, start + FIRST_WAIT - Duration::from_millis(1)), None);
         assert_eq!(candidates.next(false, start + FIRST_WAIT), Some(addr(1)));
         candidates.failed(addr(1), start);
-        assert_eq!(candidates.next_at(), Some(start + 2 * FIRST_WAIT));
+        assert_eq!(candidates.next(false, start + FIRST_WAIT), None);
+        assert_eq!(candidates.next(false, start + 2 * FIRST_WAIT), Some(addr(1)));
     }
 
     #[test]

@@ -483,7 +483,7 @@ impl Swarm {
             let contact = self.drop_peer(key, now);
             match (contact, parting) {
                 (Some(addr), Parting::BothSeeds) if self.wants_no_more() => {
-                    self.candidates.has_all(addr, now);
+                    self.candidates.has_all(addr);
                 }
                 (Some(addr), Parting::BothSeeds | Parting::Useless) => {
                     self.candidates.failed(addr, now);

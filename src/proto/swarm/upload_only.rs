@@ -24,7 +24,8 @@ impl Swarm {
         self.have().is_full() || !(self.config.fill || self.config.reads)
     }
 
-    /// Tells every peer when it has changed whether we want more.
+    /// Tells every peer when it has changed whether we want more. If we do again, since a piece was lost or thrown
+    /// out, the seeds that we had left are dialled at once: a reader may be waiting for it.
     pub(super) fn tell_upload_only(&mut self, now: Instant) {
         let upload_only = self.wants_no_more();
         if std::mem::replace(&mut self.told_upload_only, upload_only) == upload_only {
@@ -38,6 +39,9 @@ impl Swarm {
                 None => self.hello(peer, Some(upload_only)),
             };
             self.say(key, message, now);
+        }
+        if !upload_only {
+            self.dial(now);
         }
     }
 
