@@ -283,7 +283,7 @@ fn a_full_disk_is_told_once_and_readers_go_on_until_there_is_room_again() {
     assert!(warnings.lines().count() <= 2, "{warnings}");
     assert_eq!(warnings.matches("the store takes no more pieces").count(), 1, "{warnings}");
     tmpfs.resize("64m");
-    // Nobody reads: the fill tries again by itself, after half a minute.
+    // Nobody reads: the fill tries again by itself, after as long as the disk was full at most.
     mounted.program.await_line("the store takes pieces again");
     until("the rest is filled", || mounted.here() == 40 << 20);
     mounted.unmount();

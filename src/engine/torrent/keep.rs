@@ -17,8 +17,8 @@ use crate::proto::units::{PieceIndex, TorrentId};
 /// kill. Each waits for the disk.
 const SAVE: Duration = Duration::from_secs(10);
 
-/// Time after which fill tries a store again that took no piece; twice as long each time.
-pub(super) const STORE_RETRY: Duration = Duration::from_secs(30);
+/// Time after which a store is tried again that took no piece; twice as long each time.
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(10);
 
 /// The longest such time.
 const STORE_RETRY_MAX: Duration = Duration::from_secs(600);
@@ -56,13 +56,14 @@ impl Torrent {
         self.swarm.set_fill(false, now);
     }
 
-    /// If it did not before, the pieces that it missed are fetched again, for good.
+    /// If it did not before, the pieces that it missed are fetched again, for good. Only a trial shows it: what it
+    /// takes before one was under way when the trouble began, or fits into the last gap of a full disk.
     fn store_works(&mut self, now: Instant) {
-        if self.trouble.take().is_none() {
+        if self.retry_store.is_some() || self.trouble.take().is_none() {
             return;
         }
         warn!("the store takes pieces again");
-        (self.retry_store, self.patience) = (None, STORE_RETRY);
+        self.patience = STORE_RETRY;
         self.swarm.set_max_window(self.window, now);
         for piece in std::mem::take(&mut self.unstored) {
             if !self.content.have.has(piece) {
@@ -144,13 +145,14 @@ impl Torrent {
         self.swarm.set_open_bytes(self.resources.assembling.share(self.content.id, held));
     }
 
-    /// Fill stops at the budget and while the store is in trouble.
+    /// Fill stops at the budget and while the store is in trouble. When it is to be tried again, fill tries it; without
+    /// fill the next piece that is read does.
     pub(super) fn keep_fill(&mut self, now: Instant) {
+        let trial = self.retry_store.take_if(|at| *at <= now).is_some();
         if !self.fill {
             return;
         }
-        if self.retry_store.is_some_and(|at| at <= now) {
-            self.retry_store = None;
+        if trial {
             self.miss_unstored(now);
             self.swarm.set_fill(true, now);
         }
