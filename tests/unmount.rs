@@ -94,6 +94,9 @@ fn a_dead_servers_mount_is_named_and_cleared() {
 fn a_stopped_server_is_not_waited_for() {
     let served = Served::new();
     served.signal(Signal::SIGSTOP);
+    while !served.is_stopped() {
+        std::thread::yield_now();
+    }
     let output = served.unmount();
     served.signal(Signal::SIGKILL);
     assert_done(&output);
@@ -151,6 +154,15 @@ impl Served {
     fn is_alive(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Whether each of its threads is: the one that answers the kernel may be the last.
+    fn is_stopped(&self) -> bool {
+        let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.server)).unwrap();
+        threads.all(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        })
     }
 
     fn is_mounted(&self) -> bool {
