@@ -54,7 +54,7 @@ fn a_gibibyte_is_right_in_order_backwards_and_at_random_while_it_arrives() {
 #[test]
 fn five_thousand_files_are_right_in_order_backwards_and_at_random_while_they_arrive() {
     let stage = Stage::new();
-    let data = library(&stage);
+    let data = library(&stage, 100);
     let torrent = stage.torrent(&data, &["--piece-size", "64KiB"]);
     let seed = stage.seed(&torrent, &data);
     let mounted = stage.mount(&torrent, &[seed.addr], &[]);
@@ -139,8 +139,8 @@ fn described(name: &str, items: &[(&str, usize, &str)], piece: usize, content: &
     [head.as_bytes(), &hashes, b"ee"].concat()
 }
 
-/// Five thousand files and a few links below `library`.
-pub(crate) fn library(stage: &Stage) -> PathBuf {
+/// The first `each` of a hundred files in each of fifty nested directories, and a few links, below `library`.
+pub(crate) fn library(stage: &Stage, each: u64) -> PathBuf {
     const SCRIPTS: [&str; 9] = [
         "plain name",
         "كتاب الطبخ",
@@ -153,7 +153,7 @@ pub(crate) fn library(stage: &Stage) -> PathBuf {
         "-dash 'quote' \"$dollar\" *star? [x]",
     ];
     let root = stage.dir("library");
-    for n in 0..5000_u64 {
+    for n in (0..5000).filter(|n| n % 100 < each) {
         let (script, deep) = (SCRIPTS[(n / 100) as usize % 9], n / 900);
         let mut dir = root.join(format!("{deep} {script}"));
         for level in 0..(n / 100) % 5 {

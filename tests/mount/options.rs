@@ -32,7 +32,7 @@ fn same(left: &Path, right: &Path) {
 #[test]
 fn kept_files_are_ordinary_and_right() {
     let stage = Stage::new();
-    let data = library(&stage);
+    let data = library(&stage, 20);
     let torrent = stage.torrent(&data, &["--piece-size", "64KiB"]);
     let seed = stage.seed(&torrent, &data);
     let kept = stage.path("kept");
@@ -223,7 +223,7 @@ fn a_download_that_is_interrupted_or_killed_goes_on_where_it_was() {
 #[test]
 fn a_download_has_empty_files_links_and_run_bits() {
     let stage = Stage::new();
-    let data = library(&stage);
+    let data = library(&stage, 20);
     let torrent = stage.torrent(&data, &["--piece-size", "64KiB"]);
     let seed = stage.seed(&torrent, &data);
     let dir = stage.path("got");

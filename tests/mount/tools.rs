@@ -21,7 +21,7 @@ fn agree(name: &str, script: &str, mount: &Path, source: &Path) {
 #[test]
 fn programs_that_walk_a_tree_see_the_source_tree() {
     let stage = Stage::new();
-    let data = library(&stage);
+    let data = library(&stage, 20);
     let torrent = stage.torrent(&data, &["--piece-size", "64KiB"]);
     let seed = stage.seed(&torrent, &data);
     let mounted = stage.mount(&torrent, &[seed.addr], &[]);
