@@ -144,7 +144,7 @@ fn a_wrong_piece_is_told_and_is_nowhere() {
     scene.verify(0, blocks);
     let told = scene.next();
     assert!(matches!(told, Done::Verified { verdict: Verdict::Bad, .. }), "{told:?}");
-    assert!(!scene.content.is_resident(&(0..1)));
+    assert_eq!(scene.content.have.count(), 0);
     assert_eq!(scene.content.chunks.used(), 0);
     scene.store(0);
 }

@@ -83,11 +83,6 @@ impl Budget {
         pieces.pinned().saturating_add(bytes) <= pieces.budget() / 4 * 3
     }
 
-    /// Whether a piece of `bytes` would be admitted, perhaps at the cost of others.
-    pub fn would_admit(&self, bytes: u64) -> bool {
-        self.pieces.lock().would_fit(bytes)
-    }
-
     /// Bytes that would be admitted without evicting any: what fill may ask for.
     pub fn room(&self) -> u64 {
         let pieces = self.pieces.lock();

@@ -87,14 +87,6 @@ impl Content {
         Ok(true)
     }
 
-    /// Whether every byte of the torrent's range is here, in memory or in the store.
-    pub fn is_resident(&self, range: &Range<u64>) -> bool {
-        self.metainfo
-            .geometry
-            .pieces_in(range)
-            .all(|piece| self.have.has(piece) || self.chunks.lookup(self.id, piece).is_some())
-    }
-
     /// Makes the place for a piece in the store. Pieces that turn out to be gone, since somebody else cut
     /// or removed their file, are vouched for no more, and returned.
     pub(super) fn make_place(&self, piece: PieceIndex) -> Vec<PieceIndex> {

@@ -107,34 +107,6 @@ impl HaveMap {
         edge(first) + last.map_or(0, edge) + whole * u64::from(self.geometry.nominal_piece_len())
     }
 
-    /// The first stored byte of the torrent's range, if there is one.
-    pub fn next_data(&self, range: &Range<u64>) -> Option<u64> {
-        self.next(range, |word| word)
-    }
-
-    /// The first byte of the torrent's range that is not stored, if there is one.
-    pub fn next_hole(&self, range: &Range<u64>) -> Option<u64> {
-        self.next(range, |word| !word)
-    }
-
-    fn next(&self, range: &Range<u64>, wanted: impl Fn(u64) -> u64) -> Option<u64> {
-        let mut pieces = self.geometry.pieces_in(range);
-        let first = pieces.next()?;
-        let last = pieces.next_back().unwrap_or(first).slot();
-        let mut slot = first.slot();
-        while slot <= last {
-            let rest = wanted(self.word(slot / 64)) >> (slot % 64);
-            if rest == 0 {
-                slot = (slot / 64 + 1) * 64;
-                continue;
-            }
-            slot += rest.trailing_zeros() as usize;
-            let start = slot as u64 * u64::from(self.geometry.nominal_piece_len());
-            return (slot <= last).then(|| start.max(range.start));
-        }
-        None
-    }
-
     /// Stored pieces with `from <= slot < to`.
     fn count_between(&self, from: usize, to: usize) -> u64 {
         let mut slot = from;

@@ -75,11 +75,6 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
         Ok(self.make_room())
     }
 
-    /// Whether an entry of `bytes` under a new key would be taken in, perhaps at the cost of others.
-    pub fn would_fit(&self, bytes: u64) -> bool {
-        self.pinned.saturating_add(bytes) <= self.budget
-    }
-
     /// The value, which becomes the one used last.
     pub fn lookup(&mut self, key: &K) -> Option<&V> {
         match self.held.get(key) {

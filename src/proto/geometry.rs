@@ -99,11 +99,6 @@ impl Geometry {
         (raw < self.pieces).then(|| PieceIndex::new(raw))
     }
 
-    /// The piece that holds this byte of the torrent.
-    pub fn piece_at(&self, offset: u64) -> Option<PieceIndex> {
-        (offset < self.total).then(|| PieceIndex::new((offset / u64::from(self.piece_len)) as u32))
-    }
-
     /// The pieces that hold a range of the torrent's bytes, in order; what lies past the end is left out.
     pub fn pieces_in(
         &self,

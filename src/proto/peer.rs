@@ -258,11 +258,6 @@ impl Peer {
         self.outstanding.iter()
     }
 
-    /// Bytes per second that the peer brings while asked, and a guess before it has brought any.
-    pub fn bytes_per_second(&self) -> Option<f64> {
-        self.throughput.per_second()
-    }
-
     /// The shortest round trip seen of late, and a guess before one was seen.
     pub fn rtt(&self) -> Duration {
         self.rtt.unwrap_or(FIRST_RTT)

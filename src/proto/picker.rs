@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 
 use super::bitfield::Bitfield;
 use super::geometry::Geometry;
-use super::partial::{Askers, Block, Partial};
+use super::partial::{Askers, Partial};
 use super::rarity::Rarity;
 use super::units::{BlockRef, PeerKey, PieceIndex};
 
@@ -545,14 +545,6 @@ impl Picker {
             return Err(format!("{all} pieces are had, doubted, under way or listed"));
         }
         Ok(())
-    }
-
-    /// Whether the block is asked for, and of nobody but this peer.
-    pub fn only_asked_of(&self, block: BlockRef, key: PeerKey) -> bool {
-        match self.partial.get(&block.piece).map(|partial| partial.block(block.index)) {
-            Some(Block::Requested { askers, .. }) => askers.count() == 1 && askers.contains(key),
-            Some(Block::Missing | Block::Received) | None => false,
-        }
     }
 }
 

@@ -246,11 +246,6 @@ impl Tree {
         Some(self.torrents.get(&node.torrent?)?.info_hash)
     }
 
-    /// The torrent's name in the root.
-    pub fn top_name(&self, torrent: TorrentId) -> Option<&str> {
-        Some(&self.torrents.get(&torrent)?.name)
-    }
-
     /// Nodes in the tree, the root counted.
     pub fn len(&self) -> usize {
         self.nodes.len()
