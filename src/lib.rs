@@ -30,6 +30,9 @@
 //! peer. Blocks come back through [`engine::connection`]; a whole piece is hashed and stored by
 //! [`engine::workers`]; the ticket is ready, and a worker hands the bytes to the kernel.
 //!
+//! A file that is here in full when it is opened is lent to the kernel ([`engine::loan`],
+//! [`fs::passthrough`]), where it can take it: its reads come to nobody here.
+//!
 //! # What is not there
 //!
 //! - Nothing unverified reaches a reader or the store.
@@ -47,6 +50,7 @@
 //! # Where to begin if …
 //!
 //! - a peer is asked for the wrong thing: [`proto::picker`], and its pictures in `tests/picker.rs`;
+//! - a restart forgets or believes too much: [`engine::state`], [`engine::home`], and `tests/crash.rs`;
 //! - a message is new: [`proto::wire`], then [`proto::swarm`];
 //! - a reader waits too long: [`proto::readahead`], [`proto::peer`], and the scenes in `tests/swarm_sim.rs`;
 //! - a tracker misbehaves: [`proto::announce`] decides, [`engine::tracker`] carries;

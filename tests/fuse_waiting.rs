@@ -180,7 +180,6 @@ fn a_read_ends_with_the_errno_of_its_failure() {
     for (error, expected) in [
         (ReadError::Offline, libc::ENODATA),
         (ReadError::Storage, libc::EIO),
-        (ReadError::NoSpace, libc::ENOSPC),
         (ReadError::Removed, libc::ESTALE),
         (ReadError::Abandoned, libc::EIO),
         (ReadError::TimedOut, libc::ETIMEDOUT),

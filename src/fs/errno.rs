@@ -9,7 +9,8 @@
 //! | waited when the mount ended | `ECONNABORTED`, as the kernel says when a FUSE connection ends |
 //! | is of a torrent that was taken out | `ESTALE` |
 //! | met a failing store | `EIO` |
-//! | found no room to take bytes in | `ENOSPC` |
+//!
+//! None fails for want of room: what the store does not take is read from memory.
 
 use super::source::ReadError;
 
@@ -69,7 +70,6 @@ const fn read_errno(error: ReadError) -> i32 {
         ReadError::Interrupted => libc::EINTR,
         ReadError::ShuttingDown => libc::ECONNABORTED,
         ReadError::Removed => libc::ESTALE,
-        ReadError::NoSpace => libc::ENOSPC,
         ReadError::Storage | ReadError::Abandoned => libc::EIO,
     }
 }

@@ -152,9 +152,6 @@ pub enum ReadError {
     /// The store failed.
     #[error("the store failed")]
     Storage,
-    /// There is no room to take the bytes in.
-    #[error("there is no room for the bytes")]
-    NoSpace,
     /// Whoever was to answer is gone.
     #[error("nobody is left to answer")]
     Abandoned,
