@@ -204,7 +204,9 @@ fn who_gives_nothing_gets_markedly_less() {
         assert!(world.run_until(seconds(600.0), |world| world.complete(rider)), "it never ends");
         let later = world.age().as_secs_f64() / took;
         println!("free rider: {had} of 128 pieces when the traders had all, done at {later:.2}");
-        assert!(had <= 102, "{had} of 128 pieces: more than four fifths");
+        // Of 24 seeds: 56 to 102 pieces, 74 in the middle, and done at 1.04 to 1.13.
+        assert!(had <= 112, "{had} of 128 pieces: more than seven eighths");
+        assert!(later > 1.02, "done at {later:.2}: as soon as those who trade");
         world.trace()
     });
 }

@@ -2,46 +2,27 @@
 //!
 //! Invariant: time never runs backwards; what is due at the same time happens in the order of scheduling.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Things to happen, soonest first.
 pub(crate) struct Agenda<T> {
+    start: Instant,
     now: Instant,
-    queue: BinaryHeap<Reverse<Entry<T>>>,
+    /// Nanoseconds since the start, number of the scheduling, and place among the things. Small, since a heap
+    /// moves what it holds.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    things: Vec<Option<T>>,
+    free: Vec<usize>,
     scheduled: u64,
-}
-
-struct Entry<T>(Instant, u64, T);
-
-impl<T> Entry<T> {
-    fn place(&self) -> (Instant, u64) {
-        (self.0, self.1)
-    }
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.place() == other.place()
-    }
-}
-impl<T> Eq for Entry<T> {}
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
-    }
 }
 
 impl<T> Agenda<T> {
     /// Nothing is to happen.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { now, queue: BinaryHeap::new(), scheduled: 0 }
+        let (queue, things, free) = (BinaryHeap::new(), Vec::new(), Vec::new());
+        Self { start: now, now, queue, things, free, scheduled: 0 }
     }
 
     /// The clock.
@@ -49,21 +30,33 @@ impl<T> Agenda<T> {
         self.now
     }
 
-    /// This is to happen then.
-    pub(crate) fn schedule(&mut self, at: Instant, what: T) {
-        self.scheduled += 1;
-        self.queue.push(Reverse(Entry(at, self.scheduled, what)));
+    fn since_start(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start).as_nanos() as u64
     }
 
-    /// The next thing up to `end`, and the clock jumps there; without one it jumps to `end`.
+    /// Something is to happen then.
+    pub(crate) fn schedule(&mut self, at: Instant, what: T) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.things.push(None);
+            self.things.len() - 1
+        });
+        self.things[place] = Some(what);
+        self.scheduled += 1;
+        self.queue.push(Reverse((self.since_start(at), self.scheduled, place)));
+    }
+
+    /// The next thing up to `end`; the clock then stands there; without one it jumps to `end`.
     pub(crate) fn next(&mut self, end: Instant) -> Option<T> {
-        if self.queue.peek().is_none_or(|Reverse(entry)| entry.0 > end) {
+        let last = self.since_start(end);
+        if self.queue.peek().is_none_or(|Reverse((at, ..))| *at > last) {
             self.now = end;
             return None;
         }
-        let Reverse(Entry(at, _, what)) = self.queue.pop()?;
+        let Reverse((at, _, place)) = self.queue.pop()?;
+        let at = self.start + Duration::from_nanos(at);
         assert!(at >= self.now, "time runs backwards");
         self.now = at;
-        Some(what)
+        self.free.push(place);
+        self.things[place].take()
     }
 }

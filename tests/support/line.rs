@@ -9,7 +9,7 @@
 //!
 //! Not here: what happens when bytes arrive ([`super::sim`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use btfs::proto::wire::message::Message;
@@ -72,8 +72,12 @@ fn transfer(messages: &[Message], rate: u64) -> Duration {
 struct Socket {
     waiting: VecDeque<Message>,
     taken: VecDeque<Message>,
+    /// Payload that waits.
+    queued: u64,
     /// Payload taken and not yet sent.
     held: u64,
+    /// Whether it stands in line for its turn.
+    in_turn: bool,
 }
 
 impl Socket {
@@ -86,6 +90,7 @@ impl Socket {
                 break;
             }
             self.held += more;
+            self.queued -= more;
             bytes += more;
             self.taken.extend(self.waiting.pop_front());
         }
@@ -108,9 +113,8 @@ pub(crate) struct Departure {
 #[derive(Debug)]
 pub(crate) struct Uplink {
     sockets: BTreeMap<u64, Socket>,
-    /// Connections whose sockets hold something for the line.
-    ready: BTreeSet<u64>,
-    turn: u64,
+    /// Connections whose sockets hold something for the line, in turn.
+    ready: VecDeque<u64>,
     /// When the line has sent all that is in the device's queue.
     free: Instant,
     /// Blocks in the device's queue, and when they will have left.
@@ -128,8 +132,7 @@ impl Uplink {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             sockets: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            turn: 0,
+            ready: VecDeque::new(),
             free: now,
             leaving: VecDeque::new(),
             untold: Vec::new(),
@@ -141,23 +144,22 @@ impl Uplink {
     /// Takes in what is said on a connection.
     pub(crate) fn push(&mut self, link: u64, message: Message, line: &Line) {
         let socket = self.sockets.entry(link).or_default();
+        socket.queued += payload(&message);
         socket.waiting.push_back(message);
-        let queued = socket.held + socket.waiting.iter().map(payload).sum::<u64>();
-        self.longest = self.longest.max(queued);
+        self.longest = self.longest.max(socket.held + socket.queued);
         self.fill(link, line);
     }
 
     /// The connection is gone, and what it had to send.
     pub(crate) fn forget(&mut self, link: u64) {
         self.sockets.remove(&link);
-        self.ready.remove(&link);
     }
 
     fn fill(&mut self, link: u64, line: &Line) {
         let Some(socket) = self.sockets.get_mut(&link) else { return };
         let taken = socket.fill(line.buffer);
-        if !socket.taken.is_empty() {
-            self.ready.insert(link);
+        if !socket.taken.is_empty() && !std::mem::replace(&mut socket.in_turn, true) {
+            self.ready.push_back(link);
         }
         if taken > 0 {
             self.untold.push((link, taken));
@@ -186,14 +188,17 @@ impl Uplink {
         if self.free.saturating_duration_since(now) > line.queue {
             return None;
         }
-        let after = self.ready.range(self.turn + 1..).next().or_else(|| self.ready.first());
-        let link = *after?;
-        let socket = self.sockets.get_mut(&link)?;
+        let (link, socket) = loop {
+            let link = self.ready.pop_front()?;
+            if self.sockets.contains_key(&link) {
+                break (link, self.sockets.get_mut(&link)?);
+            }
+        };
         let messages = together(&mut socket.taken);
-        if socket.taken.is_empty() {
-            self.ready.remove(&link);
+        socket.in_turn = !socket.taken.is_empty();
+        if socket.in_turn {
+            self.ready.push_back(link);
         }
-        self.turn = link;
         self.free = self.free.max(now) + transfer(&messages, line.up);
         let bytes = messages.iter().map(payload).sum();
         if bytes > 0 {

@@ -494,7 +494,7 @@ impl World {
         let incoming = end == 1;
         let mut addr = address(other);
         if incoming {
-            addr.set_port(50_000 + link as u16);
+            addr.set_port(50_000 + (link % 10_000) as u16);
         }
         let reserved = Reserved { extended: true, fast, dht: false };
         let said = Handshake { reserved, info_hash: InfoHash([1; 20]), peer_id: peer_id(other) };
