@@ -166,7 +166,8 @@ fn equal_peers_get_what_they_give() {
 fn who_gives_more_gets_it_sooner() {
     replay("who_gives_more", 1, |seed| {
         let mut world = World::new(seed, 24 * MIB, PIECE);
-        let source = world.seed(slow());
+        // A seed that is slower than its leeches would be what all wait for.
+        let source = world.seed(Line { up: 8 * slow().up, ..slow() });
         let rich = Line { up: 4 * slow().up, ..slow() };
         let lines = [rich, slow()];
         let [rich, poor] = lines.map(|line| [(); 5].map(|()| world.leech(line, Config::default())));
@@ -174,13 +175,13 @@ fn who_gives_more_gets_it_sooner() {
         let leeches = &all[..10];
         leeches.iter().for_each(|leech| world.introduce(*leech, &all));
         // Once a few of the last pieces are all that is wanted, who gave what no longer matters.
-        world.run(seconds(60.0));
+        world.run(seconds(18.0));
         let had = |leeches: &[NodeId]| {
             leeches.iter().map(|leech| world.node(*leech).down_bytes).sum::<u64>() as f64
         };
         let more = had(&rich) / had(&poor);
         println!("who gives four times as much has {more:.2} times as much");
-        assert!(more > 1.02, "{more}");
+        assert!(more > 1.15, "{more}");
         assert!(!all_complete(&world, leeches), "too late to matter");
         world.trace()
     });
