@@ -26,7 +26,7 @@ use fuser::{
 };
 
 use super::errno::Fault;
-use super::ops::{Attr, AttrKind, BLOCK_SIZE, Listing, Ops, Read};
+use super::ops::{Attr, AttrKind, BLOCK_SIZE, Ops, Read};
 use super::parked::{self, Parked};
 use super::passthrough::Passthrough;
 use super::source::ReadReply;
@@ -77,6 +77,9 @@ pub struct Owner {
     pub gid: u32,
 }
 
+/// A row of a directory: number of the next one, node, type and name.
+type Row<'a> = (u64, Ino, FileType, &'a str);
+
 impl Adapter {
     /// The operations, and the table for reads that wait.
     pub fn new(ops: Ops, parked: Arc<Parked>, owner: Owner) -> Self {
@@ -115,14 +118,24 @@ impl Adapter {
         self.parked.park(request, answer);
     }
 
-    /// The listing's rows from an offset on: number of the next row, node, type and name.
-    fn rows(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, Ino, FileType, &str)> {
+    /// Hands out the rows of an open directory from an offset on, until `is_full` says that no more fit.
+    fn list(
+        &self,
+        fh: FileHandle,
+        offset: u64,
+        mut is_full: impl FnMut(Row<'_>) -> bool,
+    ) -> Result<(), Fault> {
+        let listing = self.ops.listing(fh.0)?;
         let dots = [(listing.ino, "."), (listing.parent, "..")];
         let dots = dots.into_iter().map(|(ino, name)| (ino, FileType::Directory, name));
         let entries = listing.entries.iter().map(|e| (e.ino, file_type(e.kind), &*e.name));
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rows = (1..).zip(dots.chain(entries)).skip(from);
-        rows.map(|(next, (ino, kind, name))| (next, ino, kind, name))
+        for (next, (ino, kind, name)) in (1..).zip(dots.chain(entries)).skip(from) {
+            if is_full((next, ino, kind, name)) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -257,15 +270,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        match self.ops.listing(fh.0) {
-            Ok(listing) => {
-                for (next, ino, kind, name) in Self::rows(&listing, offset) {
-                    if reply.add(INodeNo(ino.0), next, kind, name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+        let listed = self.list(fh, offset, |(next, ino, kind, name)| {
+            reply.add(INodeNo(ino.0), next, kind, name)
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(fault) => reply.error(errno(fault)),
         }
     }
@@ -278,18 +287,14 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        match self.ops.listing(fh.0) {
-            Ok(listing) => {
-                for (next, ino, _, name) in Self::rows(&listing, offset) {
-                    // Taken out since the directory was opened.
-                    let Ok(attr) = self.ops.attr(ino) else { continue };
-                    let (ttl, stat) = (attr_ttl(&attr), self.stat(&attr));
-                    if reply.add(stat.ino, next, name, ttl, &stat, Generation(0)) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+        let listed = self.list(fh, offset, |(next, ino, _, name)| {
+            // Taken out since the directory was opened.
+            let Ok(attr) = self.ops.attr(ino) else { return false };
+            let (ttl, stat) = (attr_ttl(&attr), self.stat(&attr));
+            reply.add(stat.ino, next, name, ttl, &stat, Generation(0))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(fault) => reply.error(errno(fault)),
         }
     }
