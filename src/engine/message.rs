@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::proto::origin::Origin;
 use crate::proto::units::{PeerKey, PieceIndex, ReaderId, Ticket};
 use crate::proto::wire::message::{Handshake, Message};
 
@@ -150,6 +151,13 @@ pub enum Command {
     Evict(PieceIndex),
     /// These pieces were found to be gone from the store: somebody else changed its files.
     Lost(Vec<PieceIndex>),
+    /// Somebody names peers: perhaps known ones, and ourselves.
+    Meet {
+        /// Where they take connections.
+        addrs: Vec<SocketAddr>,
+        /// Who names them.
+        origin: Origin,
+    },
     /// Nothing is uploaded from now on.
     EndUpload,
     /// Say good-bye, save, and end; `done` is dropped when that has happened.
@@ -171,6 +179,7 @@ impl fmt::Debug for Command {
             Self::Cancel(ticket) => write!(f, "Cancel({ticket:?})"),
             Self::Evict(piece) => write!(f, "Evict({piece:?})"),
             Self::Lost(pieces) => write!(f, "Lost({pieces:?})"),
+            Self::Meet { addrs, origin } => write!(f, "Meet({} of {origin:?})", addrs.len()),
             Self::EndUpload => f.write_str("EndUpload"),
             Self::Stop { .. } => f.write_str("Stop"),
         }

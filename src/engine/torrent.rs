@@ -259,6 +259,10 @@ impl Torrent {
             }
             Command::Evict(piece) => self.evict(piece),
             Command::Lost(pieces) => pieces.into_iter().for_each(|piece| self.lose(piece)),
+            Command::Meet { addrs, origin } => {
+                debug!(?origin, count = addrs.len(), "peers are named");
+                self.swarm.handle_candidates(addrs, origin, now);
+            }
             Command::EndUpload => self.swarm.end_upload(now),
             // Taken out by `run`.
             Command::Stop { .. } => {}
