@@ -12,6 +12,7 @@ pub mod candidates;
 pub mod choker;
 pub mod config;
 pub mod geometry;
+pub mod gossip;
 pub mod inspect;
 pub mod layout;
 pub mod limit;

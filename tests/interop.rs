@@ -17,7 +17,8 @@ use std::time::Instant;
 
 use btfs::proto::metainfo::Metainfo;
 use peers::{
-    Client, Lan, Running, host, host6, libtorrent_torrent, opentracker, peer_at, tool, tracker_at,
+    Client, Finder, Lan, Running, host, host6, libtorrent_torrent, opentracker, peer_at, tool,
+    tracker_at,
 };
 
 /// The program under test.
@@ -316,6 +317,51 @@ fn told(lan: &Lan, top: &Path) -> serde_json::Value {
     let output = lan.run(Path::new(BTFS), &["why", "--json", top.to_str().unwrap()]);
     let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     all["torrents"][0].clone()
+}
+
+/// Our mount, which wants nothing itself, knows a leech and a seed that do not know each other. Only the leech exchanges
+/// peers: two of libtorrent would dial each other at once, and give both connections up.
+#[track_caller]
+fn assert_learns_from_us(client: Client) {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let dir = lan.empty("leech");
+    let _leech = client.start_finding(&[Finder::Pex], &lan, host(2), &sample.torrent, &dir);
+    let seed = seed(&lan, host(3), &sample, &["--no-pex"]);
+    let peers = [2, 3].map(|n| peer_at(host(n)).to_string());
+    let more = ["--no-fill", "--peer", &peers[0], "--peer", &peers[1]];
+    let (mount, _) = mount(&lan, host(1), &sample, &more);
+    lan.until_same(&format!("{client:?} has all"), &dir.join(sample.name), &sample.hashes);
+    assert_ends_well(mount);
+    assert_ends_well(seed);
+}
+
+#[test]
+fn libtorrent_learns_of_peers_from_us() {
+    assert_learns_from_us(Client::Libtorrent);
+}
+
+#[test]
+fn transmission_learns_of_peers_from_us() {
+    assert_learns_from_us(Client::Transmission);
+}
+
+/// Our mount knows a leech, and hears from it of a seed that exchanges no peers itself and has too narrow a line to end
+/// it soon. Transmission would tell only after 90 s.
+#[test]
+fn we_learn_of_peers_from_libtorrent() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let dir = lan.empty("leech");
+    let client = Client::Libtorrent;
+    let _leech = client.start_finding(&[Finder::Pex], &lan, host(2), &sample.torrent, &dir);
+    let peer = peer_at(host(2)).to_string();
+    let narrow = ["--no-pex", "--max-up", "16KiB/s", "--peer", &peer];
+    let seed = seed(&lan, host(3), &sample, &narrow);
+    let (mount, top) = mount(&lan, host(1), &sample, &["--no-fill", "--peer", &peer]);
+    lan.until("both are met", || told(&lan, &top)["peers"]["connected"] == 2);
+    assert_ends_well(mount);
+    assert_ends_well(seed);
 }
 
 /// One seed of ours with a narrow line; a leech of each client and a mount of ours, all of which find each other. All

@@ -82,6 +82,27 @@ fn eight_leeches_help_each_other() {
     });
 }
 
+/// Each leech knows the seed alone; only by telling each other of peers can they share the seed's line.
+#[test]
+fn leeches_that_know_one_seed_find_each_other() {
+    replay("leeches_that_know_one_seed", 2, |seed| {
+        let mut world = World::new(seed, 8 * MIB, 64 * 1024);
+        let line = Line { up: MB, down: 10 * MB, ..home() };
+        let source = world.seed(line);
+        let leeches: Vec<_> = (0..8).map(|_| world.leech(line, Config::default())).collect();
+        for leech in &leeches {
+            world.introduce(*leech, &[source]);
+        }
+        let all = |world: &World| leeches.iter().all(|leech| world.complete(*leech));
+        assert!(world.run_until(seconds(120.0), all));
+        let took = world.age().as_secs_f64();
+        let bound = 8.0 * MIB as f64 / MB as f64;
+        println!("leeches that find each other: {took:.2} s, {:.2} of the bound", took / bound);
+        assert!(took < 2.5 * bound, "{took:.2} s; client-server takes {:.2} s", 8.0 * bound);
+        world.trace()
+    });
+}
+
 #[test]
 fn a_blocked_read_goes_before_fill() {
     replay("a_blocked_read_goes", 3, |seed| {

@@ -192,8 +192,10 @@ fn who_gives_nothing_gets_markedly_less() {
     replay("who_gives_nothing", 2, |seed| {
         let mut world = World::new(seed, 32 * MIB, PIECE);
         let source = world.seed(slow());
-        let traders: Vec<_> = (0..7).map(|_| world.leech(slow(), Config::default())).collect();
-        let miser = Config { upload: false, ..Config::default() };
+        // Nobody tells the rider of the seed.
+        let quiet = Config { exchange: false, ..Config::default() };
+        let traders: Vec<_> = (0..7).map(|_| world.leech(slow(), quiet.clone())).collect();
+        let miser = Config { upload: false, ..quiet };
         let rider = world.leech(slow(), miser);
         for trader in &traders {
             world.introduce(*trader, &[&traders[..], &[source]].concat());

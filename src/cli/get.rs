@@ -107,7 +107,7 @@ async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Re
         home: Home::Kept { dir: settings.dir.clone(), cache: settings.cache_dir.clone() },
         peers: settings.network.peers.clone(),
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
-        config: Config { upload: settings.upload, ..Config::default() },
+        config: Config { upload: settings.upload, ..settings.network.knobs() },
     };
     let show = checking(metainfo.geometry.clone(), &name);
     let handle = start::add(&node, metainfo, options, show).await?;

@@ -246,7 +246,7 @@ async fn add(
                 fill: settings.fill,
                 upload: settings.upload,
                 evicts,
-                ..Config::default()
+                ..settings.network.knobs()
             },
         };
         handles.push(start::add(node, metainfo, options, |_| {}).await?);

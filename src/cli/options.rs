@@ -69,6 +69,9 @@ pub struct NetworkArgs {
     /// any takes no other.
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
+    /// Exchange no peers with peers
+    #[arg(long)]
+    pub no_pex: bool,
     /// Upload at most so much a second
     ///
     /// Such as 500KiB/s, over all torrents and peers. Messages that control a connection count, and do not

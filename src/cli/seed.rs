@@ -83,7 +83,7 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
         home: Home::Exact(start::place_of(&metainfo, &settings.data)),
         peers: settings.network.peers.clone(),
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
-        config: Config { fill: false, reads: false, ..Config::default() },
+        config: Config { fill: false, reads: false, ..settings.network.knobs() },
     };
     let show = checking(metainfo.geometry.clone(), &name);
     let handle = start::add(&node, metainfo, options, show).await?;

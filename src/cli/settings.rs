@@ -16,6 +16,7 @@ use url::Url;
 use super::exit::UsageError;
 use super::options::{NetworkArgs, StorageArgs, StoreKind};
 use crate::engine::throttle::Rates;
+use crate::proto::config::Config;
 
 /// Less memory than this cannot hold a few pieces of common size while they arrive.
 const LEAST_MEMORY_BYTES: u64 = 8 << 20;
@@ -53,6 +54,8 @@ pub struct Network {
     pub peers: Vec<SocketAddr>,
     /// Trackers beside those that the torrent names.
     pub trackers: Vec<Url>,
+    /// Whether peers are told of each other, and believed about others.
+    pub exchange: bool,
     /// Most bytes a second, each way.
     pub rates: Rates,
 }
@@ -92,6 +95,7 @@ impl Network {
             listen: args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?,
             peers: args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?,
             trackers: args.trackers.iter().map(|typed| tracker(typed)).collect::<Result<_, _>>()?,
+            exchange: !args.no_pex,
             rates: Rates {
                 up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
                 down: args
@@ -101,6 +105,11 @@ impl Network {
                     .transpose()?,
             },
         })
+    }
+
+    /// What of it a torrent's swarm has to know.
+    pub fn knobs(&self) -> Config {
+        Config { exchange: self.exchange, ..Config::default() }
     }
 }
 
@@ -295,6 +304,7 @@ mod tests {
             listen: Some(listen.into()),
             peers: vec![peer.into()],
             trackers: vec![url.into()],
+            no_pex: false,
             max_up: None,
             max_down: None,
         };

@@ -142,23 +142,28 @@ fn printable(words: &[u8]) -> String {
     String::from_utf8_lossy(words).chars().take(MAX_WORDS).map(plain).collect()
 }
 
-/// Addresses of a compact list (BEP 23, 7): `IP` bytes of address and two of port each.
+/// Addresses of a compact list that can be a peer's.
 fn compact<const IP: usize>(list: &[u8]) -> impl Iterator<Item = SocketAddr>
 where
     IpAddr: From<[u8; IP]>,
 {
-    list.chunks_exact(IP + 2)
-        .map(|entry| {
-            let (ip, port) = entry.split_at(IP);
-            let ip: [u8; IP] = ip.try_into().expect("split there");
-            SocketAddr::new(IpAddr::from(ip), u16::from_be_bytes([port[0], port[1]]))
-        })
-        .filter(is_dialable)
-        .take(MAX_PEERS)
+    entries(list).filter(is_dialable).take(MAX_PEERS)
+}
+
+/// All entries of a compact list (BEP 23, 7): `IP` bytes of address and two of port each.
+pub(super) fn entries<const IP: usize>(list: &[u8]) -> impl Iterator<Item = SocketAddr>
+where
+    IpAddr: From<[u8; IP]>,
+{
+    list.chunks_exact(IP + 2).map(|entry| {
+        let (ip, port) = entry.split_at(IP);
+        let ip: [u8; IP] = ip.try_into().expect("split there");
+        SocketAddr::new(IpAddr::from(ip), u16::from_be_bytes([port[0], port[1]]))
+    })
 }
 
 /// Writes one entry of a compact list: 6 bytes for IPv4, 18 for IPv6.
-fn put_compact(out: &mut Vec<u8>, addr: &SocketAddr) {
+pub(super) fn put_compact(out: &mut Vec<u8>, addr: &SocketAddr) {
     match addr.ip() {
         IpAddr::V4(ip) => out.extend(ip.octets()),
         IpAddr::V6(ip) => out.extend(ip.octets()),

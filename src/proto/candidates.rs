@@ -1,6 +1,6 @@
 //! Addresses that may be peers, and when each may be dialled.
 //!
-//! Invariant: at most [`MAX_KNOWN`] addresses; a banned address is never handed out; an address is handed out
+//! Invariant: at most [`MAX_KNOWN`] addresses, of which [`MAX_HEARSAY`] were named by strangers alone; a banned address is never handed out; an address is handed out
 //! once until its dial or connection has ended.
 
 use std::cmp::Reverse;
@@ -13,6 +13,9 @@ use super::priority::priority;
 
 /// Addresses that one torrent remembers.
 pub const MAX_KNOWN: usize = 1000;
+
+/// Of those, how many nobody but the DHT or peers may have named: trackers' and the user's find room beside them.
+pub const MAX_HEARSAY: usize = MAX_KNOWN / 2;
 
 const FIRST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_WAIT: Duration = Duration::from_secs(30 * 60);
@@ -36,6 +39,8 @@ struct Candidate {
     failures: u32,
     /// Named by the user: dialled first, and never given up.
     chosen: bool,
+    /// Named by strangers alone.
+    hearsay: bool,
     /// Of a connection between it and us (BEP 40).
     priority: u32,
 }
@@ -96,12 +101,21 @@ impl Candidates {
         if !origin.may_serve(self.private) {
             return;
         }
-        if !is_dialable(addr) || (self.known.len() >= MAX_KNOWN && !chosen) {
-            return;
+        let hearsay = origin.is_hearsay();
+        if let Some(known) = self.known.get_mut(&addr) {
+            known.chosen |= chosen;
+            known.hearsay &= hearsay;
+        } else if is_dialable(addr) && (chosen || self.has_room(hearsay)) {
+            let standing = Standing::Waiting(now);
+            let priority = rank(self.ours, addr);
+            let fresh = Candidate { standing, failures: 0, chosen, hearsay, priority };
+            self.known.insert(addr, fresh);
         }
-        let priority = rank(self.ours, addr);
-        let fresh = Candidate { standing: Standing::Waiting(now), failures: 0, chosen, priority };
-        self.known.entry(addr).or_insert(fresh).chosen |= chosen;
+    }
+
+    fn has_room(&self, hearsay: bool) -> bool {
+        let strangers = || self.known.values().filter(|known| known.hearsay).count();
+        self.known.len() < MAX_KNOWN && !(hearsay && strangers() >= MAX_HEARSAY)
     }
 
     /// Addresses known.

@@ -11,6 +11,9 @@ pub struct Config {
     pub reads: bool,
     /// Whether peers are served. Default: yes. Off, nobody is unchoked, and few will trade with us.
     pub upload: bool,
+    /// Whether peers are told of each other and believed about others (BEP 11). Default: yes. A private torrent never
+    /// does.
+    pub exchange: bool,
     /// Whether the driver holds blocks back for a rate limit. Default no. If so, fewer are handed to it ahead of time.
     pub upload_limited: bool,
     /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
@@ -50,6 +53,7 @@ impl Default for Config {
             fill: true,
             reads: true,
             upload: true,
+            exchange: true,
             upload_limited: false,
             target_peers: 50,
             max_peers: 200,

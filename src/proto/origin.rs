@@ -32,6 +32,11 @@ impl Origin {
         if is_own { Self::Tracker } else { Self::ForeignTracker }
     }
 
+    /// Whether anybody at all can bring such addresses, as many as he likes.
+    pub const fn is_hearsay(self) -> bool {
+        matches!(self, Self::Dht | Self::Pex)
+    }
+
     /// Whether the torrent may have peers from there, and be known there.
     pub const fn may_serve(self, private: bool) -> bool {
         match self {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::bencode::BencodeError;
 use super::bitfield::Bitfield;
 use super::config::Config;
+use super::gossip::Gossip;
 use super::rate::{Rate, Throughput};
 use super::units::{BLOCK_LEN, BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
@@ -170,6 +171,8 @@ pub struct Peer {
     pub downloaded: u64,
     /// All payload bytes that we gave.
     pub uploaded: u64,
+    /// What it and we have told each other of other peers.
+    pub gossip: Gossip,
     /// Messages that made no sense but do no harm; too many end the connection.
     pub oddities: u32,
     outstanding: VecDeque<Outstanding>,
@@ -221,6 +224,7 @@ impl Peer {
             up: Rate::new(CHOKER_SPAN, now),
             downloaded: 0,
             uploaded: 0,
+            gossip: Gossip::new(now),
             oddities: 0,
             outstanding: VecDeque::new(),
             throughput: Throughput::default(),

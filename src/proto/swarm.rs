@@ -17,6 +17,7 @@
 mod awaited;
 mod doubt;
 mod fetch;
+mod gossip;
 mod hear;
 mod meet;
 mod private;
@@ -444,6 +445,7 @@ impl Swarm {
         }
         self.part_from_uploaders(now);
         self.renew(now);
+        self.gossip(now);
         self.dial(now);
         // Here and not with each message: it looks at every block that is under way.
         debug_assert_eq!(self.invariants(), Ok(()));

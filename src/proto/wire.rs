@@ -4,3 +4,4 @@ pub mod codec;
 pub mod decoder;
 pub mod extension;
 pub mod message;
+pub mod pex;

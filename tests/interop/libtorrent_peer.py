@@ -1,7 +1,7 @@
-"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT
+"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT [pex] [lsd]
 
 What is in DIR is checked, the rest is downloaded there; serves until it is killed. TCP in the clear only, and no
-way to find peers but the torrent's trackers and those that dial it.
+way to find peers but the torrent's trackers, those that dial it, and what is named at the end.
 """
 
 import sys
@@ -9,14 +9,14 @@ import time
 
 import libtorrent as lt
 
-torrent, directory, address, port = sys.argv[1:5]
+torrent, directory, address, port, *finders = sys.argv[1:]
 host = f"[{address}]" if ":" in address else address
 IN_THE_CLEAR = 2
 session = lt.session({
     "listen_interfaces": f"{host}:{port}",
     "outgoing_interfaces": address,
     "enable_dht": False,
-    "enable_lsd": False,
+    "enable_lsd": "lsd" in finders,
     "enable_upnp": False,
     "enable_natpmp": False,
     "enable_incoming_utp": False,
@@ -33,7 +33,8 @@ params = lt.add_torrent_params()
 params.ti = lt.torrent_info(torrent)
 params.save_path = directory
 params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
-params.flags |= lt.torrent_flags.disable_pex
+if "pex" not in finders:
+    params.flags |= lt.torrent_flags.disable_pex
 handle = session.add_torrent(params)
 
 start = time.monotonic()

@@ -289,6 +289,16 @@ pub(crate) enum Client {
     Plain,
 }
 
+/// How a peer finds others, beside trackers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finder {
+    /// BEP 11.
+    Pex,
+    /// BEP 14.
+    #[allow(dead_code, reason = "the next commit")]
+    Lsd,
+}
+
 impl Client {
     /// Those that find peers through trackers.
     pub(crate) const TRACKED: [Self; 3] = [Self::Libtorrent, Self::Transmission, Self::Aria2];
@@ -302,13 +312,31 @@ impl Client {
         torrent: &Path,
         dir: &Path,
     ) -> Running<'a> {
+        self.start_finding(&[], lan, ip, torrent, dir)
+    }
+
+    /// The same with these ways of finding peers, of those that libtorrent and transmission have.
+    #[track_caller]
+    pub(crate) fn start_finding<'a>(
+        self,
+        finders: &[Finder],
+        lan: &'a Lan,
+        ip: IpAddr,
+        torrent: &Path,
+        dir: &Path,
+    ) -> Running<'a> {
         let (torrent, dir) = (torrent.to_str().unwrap(), dir.to_str().unwrap());
         let name = format!("{self:?}-{ip}").to_lowercase().replace(':', "_");
         let (address, port) = (ip.to_string(), PEER_PORT.to_string());
         let running = match self {
             Self::Libtorrent => {
                 let script = script("libtorrent_peer.py");
-                let args = [&script, torrent, dir, &address, &port];
+                let own = [&script as &str, torrent, dir, &address, &port];
+                let finders = finders.iter().map(|finder| match finder {
+                    Finder::Pex => "pex",
+                    Finder::Lsd => "lsd",
+                });
+                let args: Vec<&str> = own.into_iter().chain(finders).collect();
                 lan.start(&name, &python_with_libtorrent(), &args)
             }
             Self::Plain => {
@@ -316,7 +344,7 @@ impl Client {
                 lan.start(&name, &tool("python3", "python3"), &args)
             }
             Self::Aria2 => aria2(lan, &name, ip, torrent, dir),
-            Self::Transmission => transmission(lan, &name, ip, torrent, dir),
+            Self::Transmission => transmission(lan, &name, ip, torrent, dir, finders),
         };
         lan.until_listening("tcp", peer_at(ip));
         running
@@ -349,11 +377,19 @@ fn aria2<'a>(lan: &'a Lan, name: &str, ip: IpAddr, torrent: &str, dir: &str) -> 
     lan.start(name, &tool("aria2c", "aria2"), &args)
 }
 
-fn transmission<'a>(lan: &'a Lan, name: &str, ip: IpAddr, torrent: &str, dir: &str) -> Running<'a> {
+fn transmission<'a>(
+    lan: &'a Lan,
+    name: &str,
+    ip: IpAddr,
+    torrent: &str,
+    dir: &str,
+    finders: &[Finder],
+) -> Running<'a> {
     let config = lan.empty(name);
+    let [pex, lsd] = [Finder::Pex, Finder::Lsd].map(|finder| finders.contains(&finder));
     let settings = format!(
         r#"{{"bind-address-ipv4": "{ip}", "dht-enabled": false, "download-dir": "{dir}",
-        "encryption": 0, "lpd-enabled": false, "peer-port": {PEER_PORT}, "pex-enabled": false,
+        "encryption": 0, "lpd-enabled": {lsd}, "peer-port": {PEER_PORT}, "pex-enabled": {pex},
         "port-forwarding-enabled": false, "preallocation": 0, "rpc-authentication-required": false,
         "rpc-bind-address": "{ip}", "rpc-host-whitelist-enabled": false, "rpc-port": {RPC_PORT},
         "rpc-whitelist-enabled": false, "utp-enabled": false}}"#

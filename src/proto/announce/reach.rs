@@ -1,4 +1,4 @@
-//! Which addresses a tracker's URL may lead to.
+//! Which addresses a tracker's URL, or a peer that names others, may lead to.
 //!
 //! Anyone can write a torrent, so a tracker's URL is a stranger's wish that this machine send a request
 //! somewhere. Without these rules it could be aimed at services that trust their own machine or network.
@@ -37,6 +37,12 @@ impl Reach {
     /// For a UDP tracker. Its packets cannot be mistaken for another protocol's.
     pub const fn of_udp() -> Self {
         Self::Loopback
+    }
+
+    /// For an address that is named by whoever is at this one: nobody out there is believed about the inside, and
+    /// nobody out there is told of it.
+    pub fn of_neighbour(ip: IpAddr) -> Self {
+        distance(ip).unwrap_or(Self::Global)
     }
 
     /// Whether the address may be dialled.

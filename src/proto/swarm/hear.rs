@@ -14,7 +14,7 @@ use crate::proto::wire::extension::{Extension, HANDSHAKE_ID, parse_dont_have, pa
 use crate::proto::wire::message::{Message, Request};
 
 /// Why a message ends the connection.
-type Violation = &'static str;
+pub(super) type Violation = &'static str;
 
 /// Suggested pieces of one peer that are kept; the oldest make room.
 const MAX_SUGGESTED: usize = 64;
@@ -235,6 +235,9 @@ impl Swarm {
                 let raw = parse_dont_have(payload).ok_or("lt_donthave of another length than 4")?;
                 let piece = self.geometry.piece(raw).ok_or("lt_donthave of a piece that is not")?;
                 self.hear_dont_have(key, piece, now)
+            }
+            _ if Extension::from_local_id(id) == Some(Extension::Pex) && self.gossips() => {
+                self.hear_gossip(key, payload, now)
             }
             _ => self.odd(key),
         }

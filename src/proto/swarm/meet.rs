@@ -65,8 +65,10 @@ impl Swarm {
     /// The extension handshake to this peer (BEP 10). It is whole each time: libtorrent takes what a later one
     /// leaves out as taken back.
     pub(super) fn hello(&self, peer: &Peer, upload_only: Option<bool>) -> Message {
+        let mut spoken = vec![Extension::DontHave, Extension::UploadOnly];
+        spoken.extend(self.gossips().then_some(Extension::Pex));
         let hello = ExtensionHandshake {
-            ids: ExtensionIds::local(&[Extension::DontHave, Extension::UploadOnly]),
+            ids: ExtensionIds::local(&spoken),
             port: (self.listen_port != 0).then_some(self.listen_port),
             client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
             requests: u16::try_from(self.config.max_incoming_requests).ok(),

@@ -4,7 +4,7 @@
 //! Invariant: every field of an [`ExtensionHandshake`] that a peer sent is within its bounds; what is not,
 //! or is of another type, counts as not sent.
 //!
-//! Not here: the payloads of ut_metadata (BEP 9) and ut_pex (BEP 11), only their numbers.
+//! Not here: the payloads of ut_metadata (BEP 9), and of ut_pex ([`super::pex`]), only their numbers.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
