@@ -11,6 +11,7 @@ pub mod cache;
 pub mod candidates;
 pub mod choker;
 pub mod config;
+pub mod dht;
 pub mod geometry;
 pub mod gossip;
 pub mod inspect;

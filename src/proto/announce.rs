@@ -143,7 +143,7 @@ fn printable(words: &[u8]) -> String {
 }
 
 /// Addresses of a compact list that can be a peer's.
-fn compact<const IP: usize>(list: &[u8]) -> impl Iterator<Item = SocketAddr>
+pub(super) fn compact<const IP: usize>(list: &[u8]) -> impl Iterator<Item = SocketAddr>
 where
     IpAddr: From<[u8; IP]>,
 {

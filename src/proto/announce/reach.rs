@@ -45,6 +45,11 @@ impl Reach {
         distance(ip).unwrap_or(Self::Global)
     }
 
+    /// How near the address is; `None` for those that are never dialled.
+    pub fn of(ip: IpAddr) -> Option<Self> {
+        distance(ip)
+    }
+
     /// Whether the address may be dialled.
     pub fn allows(self, ip: IpAddr) -> bool {
         distance(ip).is_some_and(|distance| distance <= self)
