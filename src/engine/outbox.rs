@@ -34,6 +34,8 @@ enum Part {
     Heads(Range<usize>),
     /// A PIECE's data.
     Data(Bytes),
+    /// An extension's payload, which may be as long.
+    Payload(Bytes),
 }
 
 impl Outbox {
@@ -44,9 +46,11 @@ impl Outbox {
         let to = self.heads.len();
         match self.parts.last_mut() {
             Some(Part::Heads(range)) => range.end = to,
-            Some(Part::Data(_)) | None => self.parts.push(Part::Heads(from..to)),
+            Some(Part::Data(_) | Part::Payload(_)) | None => self.parts.push(Part::Heads(from..to)),
         }
-        self.parts.extend(data.map(|data| Part::Data(data.clone())));
+        let part =
+            if matches!(message, Message::Piece { .. }) { Part::Data } else { Part::Payload };
+        self.parts.extend(data.map(|data| part(data.clone())));
     }
 
     /// Whether everything is written.
@@ -90,7 +94,7 @@ impl Outbox {
     fn bytes<'a>(&'a self, part: &'a Part) -> &'a [u8] {
         match part {
             Part::Heads(range) => &self.heads[range.clone()],
-            Part::Data(data) => data,
+            Part::Data(data) | Part::Payload(data) => data,
         }
     }
 
@@ -130,7 +134,8 @@ mod tests {
     fn bytes_leave_in_order_however_little_a_write_takes() {
         let piece = |data: &'static [u8]| Message::Piece { piece: 1, begin: 2, data: data.into() };
         let mut messages = vec![Message::Unchoke, Message::Have(3), piece(b"abc"), piece(b"")];
-        messages.extend([Message::KeepAlive, piece(b"defgh"), Message::Choke]);
+        let extended = Message::Extended { id: 2, payload: Bytes::from_static(b"no block data") };
+        messages.extend([Message::KeepAlive, piece(b"defgh"), extended, Message::Choke]);
         messages.extend((0..100).map(|_| piece(b"xy")));
         let mut expected = Vec::new();
         for message in &messages {

@@ -19,7 +19,7 @@ use super::names::{self, NameError};
 use super::units::{FileIndex, InfoHash, PieceIndex};
 
 pub(super) use files::is_padding_name;
-pub use urls::{MAX_NODES, MAX_TRACKERS, MAX_WEB_SEEDS, tracker_url};
+pub use urls::{MAX_NODES, MAX_TRACKERS, MAX_WEB_SEEDS, tracker_url, web_seed_url};
 
 /// Longest .torrent file and longest info dictionary that we read.
 pub const MAX_TORRENT_LEN: usize = 16 * 1024 * 1024;

@@ -13,6 +13,7 @@ use super::bencode::BencodeError;
 use super::bitfield::Bitfield;
 use super::config::Config;
 use super::gossip::Gossip;
+use super::metadata::serve::Allowance;
 use super::rate::{Rate, Throughput};
 use super::units::{BLOCK_LEN, BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
@@ -161,6 +162,8 @@ pub struct Peer {
     pub heard: Instant,
     /// When we last said anything.
     pub spoke: Instant,
+    /// How much of the info dictionary it may still ask for.
+    pub metadata: Allowance,
     /// What it asks of us.
     pub upload: UploadQueue,
     /// Payload bytes that it gave.
@@ -219,6 +222,7 @@ impl Peer {
             choke_changed: now,
             heard: now,
             spoke: now,
+            metadata: Allowance::full(now),
             upload: UploadQueue::default(),
             down: Rate::new(CHOKER_SPAN, now),
             up: Rate::new(CHOKER_SPAN, now),

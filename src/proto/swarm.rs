@@ -15,6 +15,7 @@
 //! Not here: sockets, the clock, hashing, the store (the driver's: `engine::torrent`, or the simulator in tests).
 
 mod awaited;
+mod describe;
 mod doubt;
 mod fetch;
 mod gossip;
@@ -42,6 +43,7 @@ use super::candidates::Candidates;
 use super::choker::Choker;
 use super::config::Config;
 use super::geometry::{Geometry, Span};
+use super::metadata::serve::Description;
 use super::origin::Origin;
 use super::peer::Peer;
 use super::picker::Picker;
@@ -67,6 +69,9 @@ const CROSSING: Duration = Duration::from_secs(10);
 
 /// Messages without sense that a peer may send before we part.
 const MAX_ODDITIES: u32 = 64;
+
+/// Why a message ends the connection.
+type Violation = &'static str;
 
 /// What the driver should do, beside sending messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +191,8 @@ pub struct Swarm {
     readers: Readers,
     assembly: Assembly,
     blame: Blame,
+    /// For peers that do not know what the torrent is.
+    description: Option<Description>,
     choker: Choker,
     spread: Spread,
     private: bool,
@@ -230,6 +237,7 @@ impl Swarm {
             readers: Readers::default(),
             assembly: Assembly::default(),
             blame: Blame::default(),
+            description: None,
             candidates: Candidates::new(listen_port, private, seed),
             peers: BTreeMap::new(),
             in_hand: BTreeSet::new(),

@@ -43,6 +43,11 @@ pub fn tracker_url(raw: &[u8]) -> Option<String> {
     legal_url(raw, &["http://", "https://", "udp://"])
 }
 
+/// The URL as we keep it, if it can be a web seed's.
+pub fn web_seed_url(raw: &[u8]) -> Option<String> {
+    legal_url(raw, &["http://", "https://"])
+}
+
 fn legal_tiers(tiers: &[Vec<ByteBuf>]) -> Vec<Vec<String>> {
     let mut seen = HashSet::new();
     let mut kept: Vec<Vec<String>> = Vec::new();
@@ -61,10 +66,7 @@ fn legal_tiers(tiers: &[Vec<ByteBuf>]) -> Vec<Vec<String>> {
 pub(super) fn web_seeds(dict: &Dict<'_>) -> Vec<String> {
     let single = dict.string("url-list").map(|raw| vec![ByteBuf::from(raw)]);
     let list = single.or_else(|| dict.read("url-list").ok().flatten()).unwrap_or_default();
-    list.iter()
-        .filter_map(|raw| legal_url(raw, &["http://", "https://"]))
-        .take(MAX_WEB_SEEDS)
-        .collect()
+    list.iter().filter_map(|raw| web_seed_url(raw)).take(MAX_WEB_SEEDS).collect()
 }
 
 /// BEP 5: pairs of host and port.

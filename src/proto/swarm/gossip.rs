@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Swarm;
-use super::hear::Violation;
+use super::{Swarm, Violation};
 use crate::proto::announce::reach::Reach;
 use crate::proto::gossip::Hearing;
 use crate::proto::origin::Origin;

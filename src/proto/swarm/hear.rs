@@ -5,16 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Event, MAX_ODDITIES, Parting, Swarm};
+use super::{Event, MAX_ODDITIES, Parting, Swarm, Violation};
 use crate::proto::bitfield::Bitfield;
 use crate::proto::candidates::culprit;
 use crate::proto::peer::Peer;
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
 use crate::proto::wire::extension::{Extension, HANDSHAKE_ID, parse_dont_have, parse_upload_only};
 use crate::proto::wire::message::{Message, Request};
-
-/// Why a message ends the connection.
-pub(super) type Violation = &'static str;
 
 /// Suggested pieces of one peer that are kept; the oldest make room.
 const MAX_SUGGESTED: usize = 64;
@@ -224,6 +221,9 @@ impl Swarm {
                 }
                 Err(_) => self.odd(key),
             },
+            _ if Extension::from_local_id(id) == Some(Extension::Metadata) => {
+                self.hear_metadata(key, payload, now)
+            }
             _ if Extension::from_local_id(id) == Some(Extension::UploadOnly) => {
                 let told =
                     parse_upload_only(payload).ok_or("upload_only of another length than 1")?;

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::{CROSSING, Parting, Swarm};
 use crate::proto::candidates::is_local;
+use crate::proto::metadata::serve::Description;
 use crate::proto::peer::Peer;
 use crate::proto::units::{PeerId, PeerKey};
-use crate::proto::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
+use crate::proto::wire::extension::{ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
 use crate::proto::wire::message::Message;
 
 impl Swarm {
@@ -65,15 +66,13 @@ impl Swarm {
     /// The extension handshake to this peer (BEP 10). It is whole each time: libtorrent takes what a later one
     /// leaves out as taken back.
     pub(super) fn hello(&self, peer: &Peer, upload_only: Option<bool>) -> Message {
-        let mut spoken = vec![Extension::DontHave, Extension::UploadOnly];
-        spoken.extend(self.gossips().then_some(Extension::Pex));
         let hello = ExtensionHandshake {
-            ids: ExtensionIds::local(&spoken),
+            ids: ExtensionIds::local(&self.spoken()),
             port: (self.listen_port != 0).then_some(self.listen_port),
             client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
             requests: u16::try_from(self.config.max_incoming_requests).ok(),
             your_ip: Some(peer.addr.ip()),
-            metadata_len: None,
+            metadata_len: self.description.as_ref().map(Description::total),
             upload_only,
         };
         Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() }

@@ -83,8 +83,9 @@ impl Handshake {
 }
 
 impl Message {
-    /// Appends the message to `out`, all but a PIECE's data: that is returned, and must follow.
-    #[must_use = "the data of a PIECE must follow its head"]
+    /// Appends the message to `out`, all but a PIECE's data and an extension's payload: those are returned, and must
+    /// follow.
+    #[must_use = "what is returned must follow"]
     pub fn encode(&self, out: &mut Vec<u8>) -> Option<&Bytes> {
         match self {
             Self::KeepAlive => out.extend_from_slice(&[0; 4]),
@@ -117,7 +118,7 @@ impl Message {
             Self::Extended { id, payload } => {
                 head(out, id::EXTENDED, 1 + payload.len());
                 out.push(*id);
-                out.extend_from_slice(payload);
+                return Some(payload);
             }
         }
         None

@@ -1,0 +1,64 @@
+//! What the torrent is, for peers that know its hash alone (BEP 9); and the way into the swarm of those that told us.
+//!
+//! Not here: how we learn it ourselves ([`crate::proto::introduction`]).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Swarm, Violation};
+use crate::proto::candidates::Candidates;
+use crate::proto::metadata::Word;
+use crate::proto::metadata::serve::Description;
+use crate::proto::units::PeerKey;
+use crate::proto::wire::extension::Extension;
+use crate::proto::wire::message::Message;
+
+impl Swarm {
+    /// From now on peers are given the info dictionary, unless the torrent is private. Call it before any comes.
+    pub fn describe(&mut self, info: Bytes) {
+        self.description = (!self.private).then(|| Description::new(info));
+    }
+
+    /// Takes over the addresses that were met while it was unknown what the torrent is. A private torrent may not
+    /// have them.
+    pub fn adopt(&mut self, candidates: Candidates, dialling: BTreeSet<SocketAddr>) {
+        if !self.private {
+            self.candidates = candidates;
+            self.dialling = dialling;
+        }
+    }
+
+    /// Extensions that we speak.
+    pub(super) fn spoken(&self) -> Vec<Extension> {
+        let mut spoken = vec![Extension::DontHave, Extension::UploadOnly];
+        spoken.extend(self.gossips().then_some(Extension::Pex));
+        spoken.extend(self.description.as_ref().map(|_| Extension::Metadata));
+        spoken
+    }
+
+    pub(super) fn hear_metadata(
+        &mut self,
+        key: PeerKey,
+        payload: &Bytes,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        match Word::parse(payload) {
+            Some(Word::Request(block)) => {
+                let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+                let Some(id) = peer.said.ids.of(Extension::Metadata) else { return self.odd(key) };
+                let answer = match &mut self.description {
+                    Some(description) => description.answer(block, &mut peer.metadata, now),
+                    None => Word::Reject(block).encode(),
+                };
+                self.say(key, Message::Extended { id, payload: answer }, now);
+                Ok(())
+            }
+            // What we asked for before we knew it.
+            Some(Word::Data { .. } | Word::Reject(_)) => Ok(()),
+            None => self.odd(key),
+        }
+    }
+}
