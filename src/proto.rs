@@ -21,6 +21,7 @@ pub mod limit;
 pub mod magnet;
 pub mod metadata;
 pub mod metainfo;
+pub mod mse;
 pub mod names;
 pub mod origin;
 pub mod partial;
