@@ -4,6 +4,7 @@ pub mod author;
 pub mod budget;
 pub mod check;
 pub mod chunks;
+pub mod cipher;
 pub mod clock;
 pub mod connection;
 pub mod content;

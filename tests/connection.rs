@@ -12,8 +12,9 @@ use btfs::engine::handshake::{self, HandshakeError};
 use btfs::engine::listen;
 use btfs::engine::message::{FromPeer, Hello};
 use btfs::engine::network::{
-    CONNECTIONS, Door, HALF_OPEN, LocalAddrs, Network, SHAKING, canonical,
+    CONNECTIONS, Door, HALF_OPEN, LocalAddrs, Network, SHAKING, Transports, canonical,
 };
+use btfs::proto::mse::Encryption;
 use btfs::proto::units::{InfoHash, PeerId, PeerKey};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
 use bytes::Bytes;
@@ -31,7 +32,11 @@ fn door(name: u8, capacity: usize) -> (Door, mpsc::Receiver<FromPeer>) {
 }
 
 fn network() -> Arc<Network> {
-    Arc::new(Network::new(LocalAddrs::default()))
+    network_by(Encryption::default())
+}
+
+fn network_by(encryption: Encryption) -> Arc<Network> {
+    Arc::new(Network::new(LocalAddrs::default()).by(Transports { encryption }))
 }
 
 fn handshake_of(name: u8) -> Handshake {
@@ -266,6 +271,8 @@ async fn a_trickled_handshake_counts_as_long_as_it_is_in_time() {
     for (pause_ms, in_time) in [(0, true), (70, true), (75, false)] {
         let (mut near, mut far) = duplex(1000);
         let (door, _heard) = door(b'a', 1);
+        let network = network();
+        network.open(door);
         tokio::spawn(async move {
             for byte in handshake_of(b'b').encode() {
                 sleep(Duration::from_millis(pause_ms)).await;
@@ -274,9 +281,11 @@ async fn a_trickled_handshake_counts_as_long_as_it_is_in_time() {
             sleep(PATIENCE).await;
         });
         let begun = Instant::now();
-        let answered = handshake::within_limit(handshake::answer(&mut near, |_| Some(door))).await;
+        let answered = handshake::within_limit(handshake::answer(&mut near, &network)).await;
         match answered {
-            Ok((theirs, _)) => assert!(in_time && theirs == handshake_of(b'b'), "{pause_ms} ms"),
+            Ok((shaken, _)) => {
+                assert!(in_time && shaken.handshake == handshake_of(b'b'), "{pause_ms} ms")
+            }
             Err(HandshakeError::TimedOut) => {
                 assert!(!in_time, "{pause_ms} ms");
                 assert!(begun.elapsed() < handshake::LIMIT + Duration::from_millis(10));
@@ -288,7 +297,15 @@ async fn a_trickled_handshake_counts_as_long_as_it_is_in_time() {
 
 /// A listener of its own network on loopback, with a door of the given name open.
 fn listening(addr: &str, name: u8) -> (SocketAddr, Arc<Network>, mpsc::Receiver<FromPeer>) {
-    let network = network();
+    listening_by(addr, name, Encryption::default())
+}
+
+fn listening_by(
+    addr: &str,
+    name: u8,
+    encryption: Encryption,
+) -> (SocketAddr, Arc<Network>, mpsc::Receiver<FromPeer>) {
+    let network = network_by(encryption);
     let (door, heard) = door(name, 16);
     network.open(door);
     let listener = listen::bind(addr.parse().unwrap()).unwrap();
@@ -407,6 +424,64 @@ async fn an_answer_for_another_torrent_or_in_another_protocol_is_refused() {
         stream.write_all(&answer).await.unwrap();
         assert_eq!(failure(&mut here).await, (addr, reason));
     }
+}
+
+/// Each side's mind about encryption, and what comes of a dial.
+#[tokio::test]
+async fn sides_meet_if_either_way_suits_both() {
+    use Encryption::{Off, Prefer, Require};
+    let closed = Err("closed during the handshake");
+    for (dials, listens, expected) in [
+        (Prefer, Prefer, Ok(())),
+        (Prefer, Require, Ok(())),
+        (Prefer, Off, Ok(())),
+        (Require, Prefer, Ok(())),
+        (Require, Require, Ok(())),
+        (Require, Off, closed),
+        (Off, Prefer, Ok(())),
+        (Off, Require, closed),
+        (Off, Off, Ok(())),
+    ] {
+        let name = format!("{dials:?} to {listens:?}");
+        let (addr, _, mut there) = listening_by("127.0.0.1:0", b'b', listens);
+        let (door, mut here) = door(b'a', 16);
+        tokio::spawn(dial(network_by(dials), door, addr));
+        match next(&mut here).await {
+            FromPeer::Connected { sender, .. } => {
+                assert_eq!(Ok(()), expected, "{name}");
+                let FromPeer::Connected { sender: back, .. } = next(&mut there).await else {
+                    panic!("a hello")
+                };
+                let blocks: Vec<_> = (0..50).map(|i| block(i, 16_384)).collect();
+                for (from, to) in [(sender, &mut there), (back, &mut here)] {
+                    let said = blocks.clone();
+                    tokio::spawn(async move {
+                        for message in said {
+                            from.send(message).await.unwrap();
+                        }
+                        // Held, since dropping it would end the connection for both.
+                        std::future::pending::<()>().await;
+                    });
+                    assert_eq!(take(to, blocks.len()).await, blocks, "{name}");
+                }
+            }
+            FromPeer::DialFailed { reason, .. } => assert_eq!(Err(&*reason), expected, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// The next so many messages.
+async fn take(heard: &mut mpsc::Receiver<FromPeer>, count: usize) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        match next(heard).await {
+            FromPeer::Messages { batch, .. } => messages.extend(batch),
+            FromPeer::Sent { .. } => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    messages
 }
 
 #[tokio::test]

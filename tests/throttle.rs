@@ -16,7 +16,7 @@ use btfs::engine::connection;
 use btfs::engine::home::Home;
 use btfs::engine::message::{FromPeer, Hello};
 use btfs::engine::network::{Door, LocalAddrs, Network};
-use btfs::engine::node::{Limits, Node, Options, Reach};
+use btfs::engine::node::{Limits, Node, Options, Reach, Ways};
 use btfs::engine::throttle::{Rates, Throttle};
 use btfs::proto::config::Config;
 use btfs::proto::units::{InfoHash, PeerId};
@@ -203,9 +203,9 @@ async fn two_nodes_move_no_more_than_the_rate() {
     let options =
         |home, peers| Options { home, peers, trackers: vec![], config: Config::default() };
 
-    let seed = Node::start(at, limits(rates(RATE, 0))).unwrap();
+    let seed = Node::start(at, &Ways::default(), limits(rates(RATE, 0))).unwrap();
     seed.add(metainfo.clone(), options(Home::Exact(path), vec![]), |_| {}).await.unwrap();
-    let leech = Node::start(at, limits(Rates::default())).unwrap();
+    let leech = Node::start(at, &Ways::default(), limits(Rates::default())).unwrap();
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, seed.port()));
     let start = Instant::now();
     let handle = leech.add(metainfo, options(Home::Memory, vec![peer]), |_| {}).await.unwrap();

@@ -50,6 +50,17 @@ pub enum StoreKind {
     Memory,
 }
 
+/// What `--encryption` can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EncryptionKind {
+    /// Where the clear is refused.
+    Prefer,
+    /// Always.
+    Require,
+    /// Never.
+    Off,
+}
+
 /// Whom to talk to.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Network")]
@@ -72,6 +83,19 @@ pub struct NetworkArgs {
     /// Exchange no peers with peers
     #[arg(long)]
     pub no_pex: bool,
+    /// Prefer or require encrypted peers, or talk to none
+    ///
+    /// Encryption (MSE) hides the protocol from those who look for it on the way. With 'prefer', peers are dialled in
+    /// the clear, which saves a round trip, and encrypted where that is closed; both are accepted. With 'require',
+    /// peers in the clear are turned away, both ways, and everything is enciphered.
+    #[arg(
+        long,
+        value_name = "prefer|require|off",
+        default_value = "prefer",
+        hide_possible_values = true,
+        hide_short_help = true
+    )]
+    pub encryption: EncryptionKind,
     /// Upload at most so much a second
     ///
     /// Such as 500KiB/s, over all torrents and peers. Messages that control a connection count, and do not

@@ -14,9 +14,12 @@ use bytesize::ByteSize;
 use url::Url;
 
 use super::exit::UsageError;
-use super::options::{NetworkArgs, StorageArgs, StoreKind};
+use super::options::{EncryptionKind, NetworkArgs, StorageArgs, StoreKind};
+use crate::engine::network::Transports;
+use crate::engine::node::Ways;
 use crate::engine::throttle::Rates;
 use crate::proto::config::Config;
+use crate::proto::mse::Encryption;
 
 /// Less memory than this cannot hold a few pieces of common size while they arrive.
 const LEAST_MEMORY_BYTES: u64 = 8 << 20;
@@ -56,6 +59,8 @@ pub struct Network {
     pub trackers: Vec<Url>,
     /// Whether peers are told of each other, and believed about others.
     pub exchange: bool,
+    /// How others are found, beside trackers and peers.
+    pub ways: Ways,
     /// Most bytes a second, each way.
     pub rates: Rates,
 }
@@ -96,6 +101,7 @@ impl Network {
             peers: args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?,
             trackers: args.trackers.iter().map(|typed| tracker(typed)).collect::<Result<_, _>>()?,
             exchange: !args.no_pex,
+            ways: Ways { transports: Transports { encryption: encryption(args.encryption) } },
             rates: Rates {
                 up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
                 down: args
@@ -189,6 +195,14 @@ fn peer(typed: &str) -> Result<SocketAddr, UsageError> {
         return Err(UsageError(format!("--peer {typed}: nobody can be dialled there")));
     }
     Ok(peer)
+}
+
+fn encryption(typed: EncryptionKind) -> Encryption {
+    match typed {
+        EncryptionKind::Prefer => Encryption::Prefer,
+        EncryptionKind::Require => Encryption::Require,
+        EncryptionKind::Off => Encryption::Off,
+    }
 }
 
 fn tracker(typed: &str) -> Result<Url, UsageError> {
@@ -305,6 +319,7 @@ mod tests {
             peers: vec![peer.into()],
             trackers: vec![url.into()],
             no_pex: false,
+            encryption: EncryptionKind::Prefer,
             max_up: None,
             max_down: None,
         };

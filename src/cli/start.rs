@@ -50,7 +50,8 @@ pub fn node(network: Option<&Network>, limits: Limits) -> anyhow::Result<Node> {
         Some(Network { listen: None, .. }) => Reach::Anywhere,
         Some(Network { listen: Some(addr), .. }) => Reach::At(*addr),
     };
-    Node::start(reach, limits).context("cannot take part in the network")
+    let ways = network.map(|network| network.ways.clone()).unwrap_or_default();
+    Node::start(reach, &ways, limits).context("cannot take part in the network")
 }
 
 /// Adds a torrent to the node; a failure says what to do.

@@ -29,11 +29,13 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::cipher::{Deciphering, Enciphering};
 use super::message::{FromPeer, Hello, TO_PEER_CAPACITY};
 use super::network::{Door, Network};
 use super::outbox::{Outbox, no_slices};
 use super::pool::Pool;
 use super::throttle::Tap;
+use crate::proto::mse::Ciphers;
 use crate::proto::units::PeerKey;
 use crate::proto::wire::decoder::{DecodeError, Decoder};
 use crate::proto::wire::message::Message;
@@ -100,6 +102,26 @@ enum End {
 pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_LEN)
+}
+
+/// [`run`], through the ciphers if the handshake agreed on any.
+pub async fn carry<R, W>(
+    network: &Network,
+    door: Door,
+    hello: Hello,
+    halves: (R, W),
+    ciphers: Option<Ciphers>,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    match ciphers {
+        None => run(network, door, hello, halves).await,
+        Some(Ciphers { inward, outward }) => {
+            let halves = (Deciphering::new(halves.0, inward), Enciphering::new(halves.1, outward));
+            run(network, door, hello, halves).await;
+        }
+    }
 }
 
 /// Announces the connection to its torrent, and carries it until it ends.

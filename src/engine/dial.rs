@@ -2,6 +2,8 @@
 //!
 //! Invariant: each dial tells its torrent exactly one of `Connected`, `DialFailed` and
 //! `DialledOurselves`.
+//! Invariant: a peer that takes connections in the clear never waits for encryption; one that closes them is
+//! dialled once more, encrypted, unless that is off.
 //!
 //! Not here: whom to dial and when again (the swarm decides).
 
@@ -12,10 +14,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::SemaphorePermit;
 
 use super::connection;
-use super::handshake::{self, HandshakeError};
+use super::handshake::{self, HandshakeError, Shaken};
 use super::message::{FromPeer, Hello};
 use super::network::{Door, Network, canonical};
-use crate::proto::wire::message::Handshake;
+use crate::proto::mse::Encryption;
 
 /// Dials the peer, and carries the connection until it ends. To be spawned.
 pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
@@ -27,9 +29,9 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
     let opened = handshake::within_limit(open(&network, &door, addr)).await;
     drop(turn);
     match opened {
-        Ok((_place, stream, handshake)) => {
+        Ok((_place, stream, Shaken { handshake, ciphers })) => {
             let hello = Hello { addr, incoming: false, handshake };
-            connection::run(&network, door, hello, stream.into_split()).await;
+            connection::carry(&network, door, hello, stream.into_split(), ciphers).await;
         }
         Err(error) => {
             let failed = match error {
@@ -42,12 +44,32 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
     }
 }
 
+/// A connection that has shaken hands, and its place.
+type Opened<'a> = (SemaphorePermit<'a>, TcpStream, Shaken);
+
 async fn open<'a>(
     network: &'a Network,
     door: &Door,
     addr: SocketAddr,
-) -> Result<(SemaphorePermit<'a>, TcpStream, Handshake), HandshakeError> {
+) -> Result<Opened<'a>, HandshakeError> {
     let place = network.place().ok_or(HandshakeError::Full)?;
+    let mut stream = connect(network, addr).await?;
+    let encryption = network.transports.encryption;
+    if encryption == Encryption::Require {
+        let shaken = handshake::offer_encrypted(&mut stream, door, encryption).await?;
+        return Ok((place, stream, shaken));
+    }
+    match handshake::offer(&mut stream, door).await {
+        Err(HandshakeError::Closed) if encryption == Encryption::Prefer => {
+            let mut stream = connect(network, addr).await?;
+            let shaken = handshake::offer_encrypted(&mut stream, door, encryption).await?;
+            Ok((place, stream, shaken))
+        }
+        shaken => Ok((place, stream, shaken?)),
+    }
+}
+
+async fn connect(network: &Network, addr: SocketAddr) -> Result<TcpStream, HandshakeError> {
     let local = network.local;
     let (socket, from) = match addr {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, local.v4.map(IpAddr::V4)),
@@ -56,8 +78,7 @@ async fn open<'a>(
     if let Some(from) = from {
         socket.bind(SocketAddr::new(from, 0))?;
     }
-    let mut stream = socket.connect(addr).await?;
+    let stream = socket.connect(addr).await.map_err(HandshakeError::Io)?;
     connection::prepare(&stream)?;
-    let handshake = handshake::offer(&mut stream, door).await?;
-    Ok((place, stream, handshake))
+    Ok(stream)
 }

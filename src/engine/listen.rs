@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::connection;
-use super::handshake::{self, HandshakeError};
+use super::handshake::{self, HandshakeError, Shaken};
 use super::message::Hello;
 use super::network::{Network, canonical};
 
@@ -68,16 +68,15 @@ async fn welcome(
     let answered = handshake::within_limit(async {
         let place = network.place().ok_or(HandshakeError::Full)?;
         connection::prepare(&stream)?;
-        let (handshake, door) =
-            handshake::answer(&mut stream, |info_hash| network.door(info_hash)).await?;
-        Ok((place, handshake, door))
+        let (shaken, door) = handshake::answer(&mut stream, &network).await?;
+        Ok((place, shaken, door))
     })
     .await;
     drop(turn);
     match answered {
-        Ok((_place, handshake, door)) => {
+        Ok((_place, Shaken { handshake, ciphers }, door)) => {
             let hello = Hello { addr, incoming: true, handshake };
-            connection::run(&network, door, hello, stream.into_split()).await;
+            connection::carry(&network, door, hello, stream.into_split(), ciphers).await;
         }
         Err(error) => debug!(%addr, %error, "turned a peer away"),
     }

@@ -17,6 +17,7 @@ use super::message::FromPeer;
 use super::pool::Pool;
 use super::throttle::{Rates, Throttle};
 use crate::proto::announce::udp::Family;
+use crate::proto::mse::{Encryption, obscured};
 use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
 
 /// Dials under way at once; further ones wait for their turn.
@@ -63,6 +64,13 @@ impl LocalAddrs {
     }
 }
 
+/// How connections are made, by us or by others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transports {
+    /// Whether they may be, or must be, encrypted.
+    pub encryption: Encryption,
+}
+
 /// One for the process, shared by every dial, listener and torrent.
 #[derive(Debug)]
 pub struct Network {
@@ -70,6 +78,7 @@ pub struct Network {
     pub(super) pool: Pool,
     pub(super) up: Throttle,
     pub(super) down: Throttle,
+    pub(super) transports: Transports,
     pub(super) half_open: Semaphore,
     connections: Semaphore,
     pub(super) shaking: Arc<Semaphore>,
@@ -85,6 +94,7 @@ impl Network {
             pool: Pool::new(FREE_BLOCKS),
             up: Throttle::default(),
             down: Throttle::default(),
+            transports: Transports::default(),
             half_open: Semaphore::new(HALF_OPEN),
             connections: Semaphore::new(CONNECTIONS),
             shaking: Arc::new(Semaphore::new(SHAKING)),
@@ -107,6 +117,12 @@ impl Network {
         Self { pool: Pool::new(blocks.max(FREE_BLOCKS)), ..self }
     }
 
+    /// The same with connections made in other ways.
+    #[must_use]
+    pub fn by(self, transports: Transports) -> Self {
+        Self { transports, ..self }
+    }
+
     /// Lets incoming connections through to the torrent; a second door of a torrent replaces its first.
     pub fn open(&self, door: Door) {
         self.doors.write().insert(door.info_hash, door);
@@ -120,6 +136,12 @@ impl Network {
     /// The torrent's door, while it is open.
     pub fn door(&self, info_hash: InfoHash) -> Option<Door> {
         self.doors.read().get(&info_hash).cloned()
+    }
+
+    /// The open door of the torrent that a peer names so (see [`obscured`]).
+    pub(super) fn door_named(&self, name: [u8; 20]) -> Option<Door> {
+        let doors = self.doors.read();
+        doors.values().find(|door| obscured(door.info_hash) == name).cloned()
     }
 
     /// A place among the connections, given back on drop; `None` while all are taken.

@@ -15,7 +15,7 @@ use super::handle::{Handle, Status};
 use super::home::{Home, HomeError, Opened};
 use super::listen;
 use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
-use super::network::{Door, LocalAddrs, Network};
+use super::network::{Door, LocalAddrs, Network, Transports};
 use super::resources::Resources;
 use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
@@ -44,6 +44,13 @@ pub struct Limits {
     pub store_bytes: u64,
     /// Bytes a second over all connections.
     pub rates: Rates,
+}
+
+/// By what ways the process finds others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// How it connects to those found.
+    pub transports: Transports,
 }
 
 /// Whether and where the process is to be reached.
@@ -109,7 +116,7 @@ impl Node {
     ///
     /// # Errors
     /// When the address is taken or the system gives no thread.
-    pub fn start(reach: Reach, limits: Limits) -> Result<Self, NodeError> {
+    pub fn start(reach: Reach, ways: &Ways, limits: Limits) -> Result<Self, NodeError> {
         let local = match reach {
             Reach::At(SocketAddr::V4(addr)) if !addr.ip().is_unspecified() => {
                 LocalAddrs { v4: Some(*addr.ip()), v6: None }
@@ -119,7 +126,8 @@ impl Node {
             }
             Reach::At(_) | Reach::Anywhere | Reach::Offline => LocalAddrs::default(),
         };
-        let network = Network::new(local).limited(limits.rates).recycling(limits.memory_bytes);
+        let network = Network::new(local).by(ways.transports);
+        let network = network.limited(limits.rates).recycling(limits.memory_bytes);
         let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
