@@ -52,7 +52,7 @@
 //! - a peer is asked for the wrong thing: [`proto::picker`], and its pictures in `tests/picker.rs`;
 //! - a restart forgets or believes too much: [`engine::state`], [`engine::home`], and `tests/crash.rs`;
 //! - a message is new: [`proto::wire`], then [`proto::swarm`];
-//! - a reader waits too long: [`proto::readahead`], [`proto::peer`], and the scenes in `tests/swarm_sim.rs`;
+//! - a reader waits too long: [`proto::reader`], [`proto::readahead`], [`proto::peer`], and the scenes in `tests/swarm_sim.rs`;
 //! - a tracker misbehaves: [`proto::announce`] decides, [`engine::tracker`] carries;
 //! - a program sees an odd errno: [`fs::errno`];
 //! - an option is new: a field in [`cli::options`] or in its command's file, its meaning in [`cli::settings`].

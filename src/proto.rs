@@ -31,6 +31,7 @@ pub mod priority;
 pub mod rarity;
 pub mod rate;
 pub mod readahead;
+pub mod reader;
 pub mod registry;
 pub mod spread;
 pub mod swarm;

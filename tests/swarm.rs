@@ -433,9 +433,9 @@ fn what_is_awaited_is_told_with_who_has_it_and_what_was_asked() {
     let start = Instant::now();
     let mut swarm =
         swarm_with(Bitfield::empty(PIECES), Config { fill: false, ..Config::default() }, start);
-    let first = |swarm: &Swarm| swarm.awaited().into_iter().next().expect("a read waits");
+    let first = |swarm: &Swarm| swarm.awaited(start).into_iter().next().expect("a read waits");
     swarm.open(ReaderId(1), 0..u64::from(PIECES) * PIECE, start);
-    assert_eq!(swarm.awaited(), []);
+    assert_eq!(swarm.awaited(start), []);
     swarm.read(Ticket(1), ReaderId(1), 50 * PIECE..50 * PIECE + 1, start);
     let told = first(&swarm);
     assert_eq!((told.piece.raw(), told.blocked, told.holders), (50, true, Holders::default()));
@@ -459,5 +459,5 @@ fn what_is_awaited_is_told_with_who_has_it_and_what_was_asked() {
     let told = first(&swarm);
     assert_eq!(told.holders, Holders { snubbed: 1, ..Holders::default() });
     swarm.cancel(Ticket(1), now);
-    assert_eq!(swarm.awaited(), []);
+    assert_eq!(swarm.awaited(start), []);
 }

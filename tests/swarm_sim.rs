@@ -511,6 +511,33 @@ fn readers_forwards_backwards_and_at_random_get_right_bytes() {
     });
 }
 
+/// How long one handle takes to read 128 KiB at each of these places, one after the other.
+fn playing(seed: u64, places: impl Iterator<Item = u64>) -> (f64, u64) {
+    const READ: u64 = 128 * 1024;
+    let mut world = World::new(seed, 64 * MIB, 256 * 1024);
+    let seeds: Vec<_> = (0..4).map(|_| world.seed(home())).collect();
+    let leech = world.leech(Line { down: 100 * MB, ..home() }, quiet());
+    world.introduce(leech, &seeds);
+    world.open(leech, 1);
+    world.run(seconds(1.0));
+    world.read_all(leech, 1, places.map(|at| at..at + READ));
+    let begun = world.age();
+    assert!(world.run_until(seconds(60.0), World::all_answered));
+    ((world.age() - begun).as_secs_f64(), world.trace())
+}
+
+#[test]
+fn sound_far_from_its_picture_is_read_ahead_too() {
+    replay("sound_far_from_its_picture", 3, |seed| {
+        let step = |nth: u64| nth * 128 * 1024;
+        let (one, trace) = playing(seed, (0..96).map(step));
+        let (two, other) = playing(seed, (0..48).flat_map(|nth| [step(nth), 32 * MIB + step(nth)]));
+        println!("one place: {one:.2} s, two places by turns: {two:.2} s");
+        assert!(two < 1.5 * one + 0.3, "{two:.2} s by turns, {one:.2} s in one go");
+        trace.rotate_left(1) ^ other
+    });
+}
+
 #[test]
 fn an_idle_connection_is_kept_alive() {
     replay("an_idle_connection", 1, |seed| {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use answer::Waiting;
 use keep::STORE_RETRY;
@@ -243,6 +243,7 @@ impl Torrent {
     }
 
     fn obey(&mut self, command: Command) {
+        trace!(?command);
         let now = now();
         match command {
             Command::Open(reader, file) => self.swarm.open(reader, file, now),

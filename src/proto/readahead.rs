@@ -1,62 +1,23 @@
 //! What readers want: the pieces that their reads wait for, and a window ahead of each.
 //!
-//! A reader is an open handle. While it reads on, its window grows with the run of bytes read, from nothing at
-//! the first read to [`Config::max_window`](super::config::Config::max_window) shared by all readers; a jump
-//! closes it. So a player gets ahead, and a scanner that looks at heads moves only what it looks at.
+//! While a reader reads on, its window grows with the bytes read, from nothing at the first look to
+//! [`Config::max_window`](super::config::Config::max_window) shared by all windows. So a player gets ahead, and a
+//! scanner that looks at heads moves only what it looks at.
 //!
 //! Invariant: a ticket is answered once: when every piece of its range is here, or never again after its
 //! cancel. No two readers share a position.
 //!
-//! Not here: who is asked ([`crate::proto::picker`]), the bytes (they go from the cache to the reader).
+//! Not here: what a jump is ([`super::reader`]), who is asked ([`crate::proto::picker`]), the bytes (they go from the cache to the reader).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Instant;
 
 use super::bitfield::Bitfield;
 use super::geometry::Geometry;
 use super::picker::Demand;
+use super::reader::{Reader, Window};
 use super::units::{PieceIndex, ReaderId, Ticket};
-
-/// Jumps shorter than this are no jumps: the kernel reorders the reads of one stream.
-const NEAR: u64 = 1 << 20;
-
-/// First window of a reader that has begun to read on.
-const FIRST_WINDOW: u64 = 1 << 20;
-
-#[derive(Clone, Debug)]
-struct Reader {
-    /// The file, as a range of the torrent's bytes.
-    file: Range<u64>,
-    /// End of the furthest byte of this run.
-    position: u64,
-    /// Bytes read on since the last jump.
-    run: u64,
-    /// Reads since the last jump.
-    reads: u32,
-}
-
-impl Reader {
-    fn read(&mut self, range: &Range<u64>) {
-        let near =
-            self.position.saturating_sub(NEAR)..=self.position + NEAR.max(self.run.min(4 * NEAR));
-        if self.reads > 0 && !near.contains(&range.start) {
-            self.run = 0;
-            self.reads = 0;
-            self.position = range.start;
-        }
-        if self.reads == 0 {
-            self.position = range.start;
-        }
-        self.reads += 1;
-        self.run += range.end.saturating_sub(self.position);
-        self.position = self.position.max(range.end);
-    }
-
-    fn window(&self, max: u64) -> Range<u64> {
-        let ahead = if self.reads < 2 { 0 } else { (2 * self.run).max(FIRST_WINDOW).min(max) };
-        self.position..(self.position + ahead).min(self.file.end)
-    }
-}
 
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -75,8 +36,7 @@ pub struct Readers {
 impl Readers {
     /// A handle was opened on a file that fills this range of the torrent.
     pub fn open(&mut self, id: ReaderId, file: Range<u64>) {
-        let position = file.start;
-        self.readers.insert(id, Reader { file, position, run: 0, reads: 0 });
+        self.readers.insert(id, Reader::new(file));
     }
 
     /// The handle is closed; reads of it that wait stay until they are cancelled.
@@ -85,9 +45,9 @@ impl Readers {
     }
 
     /// The reader has read this range, from bytes that were here or as a ticket that waits.
-    pub fn advance(&mut self, id: ReaderId, range: &Range<u64>) {
+    pub fn advance(&mut self, id: ReaderId, range: &Range<u64>, now: Instant) {
         if let Some(reader) = self.readers.get_mut(&id) {
-            reader.read(range);
+            reader.read(range, now);
         }
     }
 
@@ -138,8 +98,14 @@ impl Readers {
     }
 
     /// Every piece wanted and not had, most urgent first: those that reads wait for, in the order that the
-    /// reads came; then the windows, in order of distance from their readers.
-    pub fn demands(&self, geometry: &Geometry, have: &Bitfield, max_window: u64) -> Vec<Demand> {
+    /// reads came; then the windows, in order of distance from where somebody reads, those that were left last.
+    pub fn demands(
+        &self,
+        geometry: &Geometry,
+        have: &Bitfield,
+        max_window: u64,
+        now: Instant,
+    ) -> Vec<Demand> {
         let mut seen = BTreeSet::new();
         let mut demands = Vec::new();
         for piece in self.waiting.values().flat_map(|waiting| waiting.missing.iter().copied()) {
@@ -147,18 +113,28 @@ impl Readers {
                 demands.push(Demand { piece, blocked: true });
             }
         }
-        let max = max_window / self.readers.len().max(1) as u64;
         let mut ahead = Vec::new();
-        for reader in self.readers.values() {
-            let window = reader.window(max);
-            for piece in geometry.pieces_in(&window).filter(|&piece| !have.has(piece)) {
-                ahead.push((geometry.piece_start(piece).saturating_sub(window.start), piece));
+        for Window { range, left } in self.windows(max_window, now) {
+            for piece in geometry.pieces_in(&range).filter(|&piece| !have.has(piece)) {
+                let distance = geometry.piece_start(piece).saturating_sub(range.start);
+                ahead.push((left, distance, piece));
             }
         }
         ahead.sort_unstable();
-        let fresh = ahead.into_iter().filter(|(_, piece)| seen.insert(*piece));
-        demands.extend(fresh.map(|(_, piece)| Demand { piece, blocked: false }));
+        let fresh = ahead.into_iter().filter(|(_, _, piece)| seen.insert(*piece));
+        demands.extend(fresh.map(|(_, _, piece)| Demand { piece, blocked: false }));
         demands
+    }
+
+    /// The window of each run of each reader, cut to its share.
+    fn windows(&self, max_window: u64, now: Instant) -> Vec<Window> {
+        let mut windows: Vec<_> =
+            self.readers.values().flat_map(|reader| reader.windows(now)).collect();
+        let share = max_window / windows.len().max(1) as u64;
+        for Window { range, .. } in &mut windows {
+            range.end = range.end.min(range.start + share);
+        }
+        windows
     }
 }
 
@@ -168,44 +144,37 @@ mod tests {
 
     const PIECE: u64 = 256 * 1024;
 
-    fn scene() -> (Readers, Geometry, Bitfield) {
+    fn scene() -> (Readers, Geometry) {
         let geometry = Geometry::new(64 * PIECE, PIECE as i64).expect("legal");
-        let have = Bitfield::empty(64);
         let mut readers = Readers::default();
-        readers.open(ReaderId(1), 0..64 * PIECE);
-        (readers, geometry, have)
-    }
-
-    fn wanted(readers: &Readers, geometry: &Geometry, have: &Bitfield) -> Vec<u32> {
-        let demands = readers.demands(geometry, have, 4 << 20);
-        demands.iter().map(|demand| demand.piece.raw()).collect()
-    }
-
-    #[test]
-    fn one_read_opens_no_window_and_reading_on_does() {
-        let (mut readers, geometry, have) = scene();
-        readers.advance(ReaderId(1), &(0..65_536));
-        assert_eq!(wanted(&readers, &geometry, &have), [] as [u32; 0]);
-        readers.advance(ReaderId(1), &(65_536..131_072));
-        assert_eq!(wanted(&readers, &geometry, &have), [0, 1, 2, 3, 4]);
-        readers.advance(ReaderId(1), &(131_072..4 * PIECE));
-        assert_eq!(wanted(&readers, &geometry, &have), Vec::from_iter(4..12));
-    }
-
-    #[test]
-    fn a_jump_closes_the_window_and_a_reordered_read_does_not() {
-        let (mut readers, geometry, have) = scene();
-        for at in [0, 2, 1, 3u64] {
-            readers.advance(ReaderId(1), &(at * 131_072..(at + 1) * 131_072));
+        for id in [1, 2] {
+            readers.open(ReaderId(id), 0..64 * PIECE);
         }
-        assert_eq!(wanted(&readers, &geometry, &have), Vec::from_iter(2..6));
-        readers.advance(ReaderId(1), &(50 * PIECE..50 * PIECE + 10));
-        assert_eq!(wanted(&readers, &geometry, &have), [] as [u32; 0]);
+        (readers, geometry)
+    }
+
+    #[test]
+    fn windows_share_and_those_that_were_left_come_last() {
+        let (mut readers, geometry) = scene();
+        let (now, mut have) = (Instant::now(), Bitfield::empty(64));
+        have.insert(geometry.piece(21).expect("a piece"));
+        let wanted = |readers: &Readers| -> Vec<u32> {
+            let demands = readers.demands(&geometry, &have, 4 * PIECE, now);
+            demands.iter().map(|demand| demand.piece.raw()).collect()
+        };
+        readers.advance(ReaderId(1), &(0..8 * PIECE), now);
+        assert_eq!(wanted(&readers), [8, 9, 10, 11]);
+        readers.advance(ReaderId(2), &(16 * PIECE..20 * PIECE), now);
+        assert_eq!(wanted(&readers), [8, 20, 9]);
+        readers.advance(ReaderId(2), &(40 * PIECE..41 * PIECE), now);
+        assert_eq!(wanted(&readers), [8, 9, 20], "a look at another place");
+        readers.close(ReaderId(1));
+        assert_eq!(wanted(&readers), [20, 22, 23]);
     }
 
     #[test]
     fn a_ticket_is_ready_when_its_last_piece_arrives() {
-        let (mut readers, geometry, _) = scene();
+        let (mut readers, geometry) = scene();
         let pieces: Vec<_> = geometry.pieces_in(&(0..2 * PIECE)).collect();
         let needs: BTreeSet<_> = pieces.iter().copied().collect();
         readers.wait(Ticket(7), needs.clone(), needs);

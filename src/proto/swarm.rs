@@ -426,6 +426,10 @@ impl Swarm {
                 self.idle.insert(peer.key);
             }
         }
+        if self.readers.is_active() {
+            // Windows that were left come to their end.
+            self.take_in_demands(now);
+        }
         self.drop_leftovers();
         if blocked {
             self.mark_late(now);

@@ -30,7 +30,7 @@ impl Torrent {
             peers: self.swarm.peers().map(peer_status).collect(),
             dials: self.swarm.dials(),
             known: self.swarm.known_addresses(),
-            awaited: self.swarm.awaited(),
+            awaited: self.swarm.awaited(now),
             trackers: self.tracker.as_ref().map(TrackerHandle::status).unwrap_or_default(),
             fill: self.fill_now(),
             trouble: self.trouble.clone(),

@@ -17,9 +17,9 @@ type Asked = BTreeMap<(PieceIndex, PeerKey), (u32, Instant)>;
 
 impl Swarm {
     /// The first pieces that readers want and that are not here, most urgent first.
-    pub fn awaited(&self) -> Vec<Awaited> {
+    pub fn awaited(&self, now: Instant) -> Vec<Awaited> {
         let have = self.picker.have();
-        let mut demands = self.readers.demands(&self.geometry, have, self.config.max_window);
+        let mut demands = self.readers.demands(&self.geometry, have, self.config.max_window, now);
         demands.truncate(MAX_PIECES);
         if demands.is_empty() {
             return Vec::new();

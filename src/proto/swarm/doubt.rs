@@ -39,7 +39,7 @@ impl Swarm {
         if self.picker.resolve(piece, right) && right {
             self.is_here(piece, now);
         }
-        self.take_in_demands();
+        self.take_in_demands(now);
         if !right {
             self.clear_the_way(now);
         }

@@ -22,13 +22,13 @@ impl Swarm {
 
     /// The reader has got this range of the torrent from bytes that were here.
     pub fn advance(&mut self, reader: ReaderId, range: Range<u64>, now: Instant) {
-        self.readers.advance(reader, &range);
+        self.readers.advance(reader, &range, now);
         self.want(now);
     }
 
     /// The reader waits for this range of the torrent; [`Event::Ready`] tells when all of it is here.
     pub fn read(&mut self, ticket: Ticket, reader: ReaderId, range: Range<u64>, now: Instant) {
-        self.readers.advance(reader, &range);
+        self.readers.advance(reader, &range, now);
         let have = self.picker.have();
         let needs: BTreeSet<PieceIndex> = self.geometry.pieces_in(&range).collect();
         let missing: BTreeSet<_> =
@@ -38,7 +38,7 @@ impl Swarm {
             return self.want(now);
         }
         self.readers.wait(ticket, needs, missing);
-        self.take_in_demands();
+        self.take_in_demands(now);
         self.clear_the_way(now);
         self.wake_all();
         self.settle(now);
@@ -82,14 +82,14 @@ impl Swarm {
 
     /// What readers want has changed.
     pub(super) fn want(&mut self, now: Instant) {
-        self.take_in_demands();
+        self.take_in_demands(now);
         self.wake_all();
         self.settle(now);
     }
 
-    pub(super) fn take_in_demands(&mut self) {
+    pub(super) fn take_in_demands(&mut self, now: Instant) {
         let have = self.picker.have();
-        let demands = self.readers.demands(&self.geometry, have, self.config.max_window);
+        let demands = self.readers.demands(&self.geometry, have, self.config.max_window, now);
         self.check_doubted(&demands);
         self.picker.set_demands(demands);
     }
