@@ -266,7 +266,7 @@ pub fn read_scraped(
 }
 
 /// Which addresses a reply holds: those of the family that the packets travel in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// Entries of 6 bytes.
     V4,

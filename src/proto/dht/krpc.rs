@@ -3,7 +3,7 @@
 //! Invariant: reading takes time and memory in proportion to a datagram of [`MAX_DATAGRAM`] bytes, whatever is in
 //! it, and every list that comes out is bounded.
 //!
-//! Not here: what a message does ([`super::answer`] for queries, [`super`] for replies).
+//! Not here: what a message does ([`super`]).
 
 use std::net::SocketAddr;
 

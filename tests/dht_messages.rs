@@ -1,4 +1,4 @@
-//! The parts of the DHT: ids, messages, table, tokens, store.
+//! What DHT nodes call themselves and say to each other: ids, addresses, messages.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
