@@ -15,6 +15,7 @@ pub mod have_map;
 pub mod home;
 pub mod listen;
 pub mod loan;
+pub mod lsd;
 pub mod message;
 pub mod network;
 pub mod node;

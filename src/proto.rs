@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod introduction;
 pub mod layout;
 pub mod limit;
+pub mod lsd;
 pub mod magnet;
 pub mod metadata;
 pub mod metainfo;

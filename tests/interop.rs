@@ -68,9 +68,21 @@ fn write_data(lan: &Lan) -> PathBuf {
     top
 }
 
-/// `btfs mount` on this host, in the foreground; returns when the mount is there.
+/// `btfs mount` on this host, in the foreground, without ways of finding others that would hide whether another one
+/// works; returns when the mount is there.
 #[track_caller]
 fn mount<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> (Running<'a>, PathBuf) {
+    mount_calling(lan, ip, sample, &[&["--no-lsd"], more].concat())
+}
+
+/// The same, heard on the local network.
+#[track_caller]
+fn mount_calling<'a>(
+    lan: &'a Lan,
+    ip: IpAddr,
+    sample: &Sample,
+    more: &[&str],
+) -> (Running<'a>, PathBuf) {
     let point = lan.empty(&format!("mnt-{ip}"));
     let cache = lan.path(format!("cache-{ip}"));
     let listen = peer_at(ip).to_string();
@@ -82,9 +94,15 @@ fn mount<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> (Runni
     (running, point.join(sample.name))
 }
 
-/// `btfs seed` on this host; returns when it takes connections.
+/// `btfs seed` on this host, as `mount` is; returns when it takes connections.
 #[track_caller]
 fn seed<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> Running<'a> {
+    seed_calling(lan, ip, sample, &[&["--no-lsd"], more].concat())
+}
+
+/// The same, heard on the local network.
+#[track_caller]
+fn seed_calling<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> Running<'a> {
     let listen = peer_at(ip).to_string();
     let mut args = vec!["seed", sample.torrent.to_str().unwrap(), sample.dir.to_str().unwrap()];
     args.extend(["-vv", "--listen", &listen]);
@@ -362,6 +380,46 @@ fn we_learn_of_peers_from_libtorrent() {
     lan.until("both are met", || told(&lan, &top)["peers"]["connected"] == 2);
     assert_ends_well(mount);
     assert_ends_well(seed);
+}
+
+/// A leech on the local network finds our seed, or is found by it, with nothing to go by but calls.
+#[track_caller]
+fn assert_called_by(client: Client) {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let dir = lan.empty("leech");
+    let seed = seed_calling(&lan, host(1), &sample, &[]);
+    let _leech = client.start_finding(&[Finder::Lsd], &lan, host(2), &sample.torrent, &dir);
+    lan.until_same(&format!("{client:?} has all"), &dir.join(sample.name), &sample.hashes);
+    assert_ends_well(seed);
+}
+
+#[test]
+fn libtorrent_and_we_meet_on_the_local_network() {
+    assert_called_by(Client::Libtorrent);
+}
+
+#[test]
+fn transmission_and_we_meet_on_the_local_network() {
+    assert_called_by(Client::Transmission);
+}
+
+#[test]
+fn seed_and_mount_meet_on_the_local_network() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    // Nothing that is sent to a group over IPv6 comes back by the loopback interface.
+    let script = "ip link add near type veth peer name far && ip link set near up && ip link set far up && \
+                  ip addr add fd0a::3/64 dev near nodad && ip addr add fd0a::4/64 dev near nodad";
+    lan.run(Path::new("sh"), &["-c", script]);
+    let v6 = ["fd0a::3", "fd0a::4"].map(|ip| ip.parse().unwrap());
+    for (seed_at, mount_at) in [(host(1), host(2)), (v6[0], v6[1])] {
+        let seed = seed_calling(&lan, seed_at, &sample, &[]);
+        let (mount, top) = mount_calling(&lan, mount_at, &sample, &[]);
+        lan.until_same("the mount is read", &top, &sample.hashes);
+        assert_ends_well(mount);
+        assert_ends_well(seed);
+    }
 }
 
 /// One seed of ours with a narrow line; a leech of each client and a mount of ours, all of which find each other. All

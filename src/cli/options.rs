@@ -81,7 +81,7 @@ pub struct NetworkArgs {
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
     /// Exchange no peers with peers
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_pex: bool,
     /// Prefer or require encrypted peers, or talk to none
     ///
@@ -96,6 +96,11 @@ pub struct NetworkArgs {
         hide_short_help = true
     )]
     pub encryption: EncryptionKind,
+    /// Do not look for peers on the local network
+    ///
+    /// Nor tell it which torrents are here. It is left alone too when --listen names a loopback address.
+    #[arg(long, hide_short_help = true)]
+    pub no_lsd: bool,
     /// Upload at most so much a second
     ///
     /// Such as 500KiB/s, over all torrents and peers. Messages that control a connection count, and do not

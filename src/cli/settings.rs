@@ -96,12 +96,17 @@ impl Network {
     /// # Errors
     /// An address or URL cannot be read.
     pub fn of(args: &NetworkArgs) -> Result<Self, UsageError> {
+        let listen = args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?;
+        let alone = listen.is_some_and(|addr: SocketAddr| addr.ip().is_loopback());
         Ok(Self {
-            listen: args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?,
+            listen,
             peers: args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?,
             trackers: args.trackers.iter().map(|typed| tracker(typed)).collect::<Result<_, _>>()?,
             exchange: !args.no_pex,
-            ways: Ways { transports: Transports { encryption: encryption(args.encryption) } },
+            ways: Ways {
+                transports: Transports { encryption: encryption(args.encryption) },
+                lsd: !args.no_lsd && !alone,
+            },
             rates: Rates {
                 up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
                 down: args
@@ -320,6 +325,7 @@ mod tests {
             trackers: vec![url.into()],
             no_pex: false,
             encryption: EncryptionKind::Prefer,
+            no_lsd: false,
             max_up: None,
             max_down: None,
         };

@@ -14,6 +14,7 @@ use super::clock;
 use super::handle::{Handle, Status};
 use super::home::{Home, HomeError, Opened};
 use super::listen;
+use super::lsd::Lsd;
 use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
 use super::network::{Door, LocalAddrs, Network, Transports};
 use super::resources::Resources;
@@ -51,6 +52,8 @@ pub struct Limits {
 pub struct Ways {
     /// How it connects to those found.
     pub transports: Transports,
+    /// Calling on the local network (BEP 14).
+    pub lsd: bool,
 }
 
 /// Whether and where the process is to be reached.
@@ -131,9 +134,11 @@ impl Node {
         let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
-        let resources = Resources::new(network, workers, limits.memory_bytes, limits.store_bytes);
         let sockets = listening(reach)?;
         let port = sockets.first().map_or(0, |(port, _)| *port);
+        let lsd = (ways.lsd && reach != Reach::Offline).then(|| Lsd::start(local, port));
+        let resources =
+            Resources::new(network, workers, lsd, limits.memory_bytes, limits.store_bytes);
         let listeners = sockets
             .into_iter()
             .map(|(_, socket)| tokio::spawn(listen::serve(resources.network.clone(), socket)))
@@ -256,6 +261,11 @@ impl Node {
             tracker::spawn(job, self.resources.trackers.clone(), watch_progress, to_trackers)
         });
         self.resources.enlist(content.id, commands.clone());
+        if let Some(lsd) = &self.resources.lsd
+            && Origin::Lsd.may_serve(metainfo.private)
+        {
+            lsd.join(metainfo.info_hash, commands.clone());
+        }
         let inboxes = Inboxes { from_peers, commands: command_inbox, done: done_inbox, trackers };
         let outlets = Outlets { done, commands: commands.clone(), status, progress };
         let resources = self.resources.clone();

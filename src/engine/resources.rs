@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::budget::{Assembling, Budget};
 use super::chunks::Chunks;
+use super::lsd::Lsd;
 use super::message::Command;
 use super::network::Network;
 use super::store::open_files::OpenFiles;
@@ -49,6 +50,8 @@ pub struct Resources {
     pub budget: Budget,
     /// The way to trackers.
     pub trackers: Arc<Dialer>,
+    /// The local network, if it is asked.
+    pub lsd: Option<Lsd>,
     /// File descriptors of stores.
     pub files: Arc<OpenFiles>,
     torrents: RwLock<BTreeMap<TorrentId, mpsc::Sender<Command>>>,
@@ -59,6 +62,7 @@ impl Resources {
     pub fn new(
         network: Arc<Network>,
         workers: Workers,
+        lsd: Option<Lsd>,
         memory_bytes: u64,
         store_bytes: u64,
     ) -> Self {
@@ -66,6 +70,7 @@ impl Resources {
             trackers: Dialer::new(network.local),
             network,
             workers,
+            lsd,
             chunks: Arc::new(Chunks::new(memory_bytes / 2)),
             assembling: Assembling::new(memory_bytes / 2),
             budget: Budget::new(store_bytes),

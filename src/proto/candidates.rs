@@ -14,7 +14,8 @@ use super::priority::priority;
 /// Addresses that one torrent remembers.
 pub const MAX_KNOWN: usize = 1000;
 
-/// Of those, how many nobody but the DHT or peers may have named: trackers' and the user's find room beside them.
+/// Of those, how many nobody but strangers ([`Origin::is_hearsay`]) may have named: those of trackers and of the user
+/// find room beside them.
 pub const MAX_HEARSAY: usize = MAX_KNOWN / 2;
 
 const FIRST_WAIT: Duration = Duration::from_secs(15);

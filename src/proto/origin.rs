@@ -34,7 +34,7 @@ impl Origin {
 
     /// Whether anybody at all can bring such addresses, as many as he likes.
     pub const fn is_hearsay(self) -> bool {
-        matches!(self, Self::Dht | Self::Pex)
+        matches!(self, Self::Dht | Self::Pex | Self::Lsd)
     }
 
     /// Whether the torrent may have peers from there, and be known there.

@@ -67,7 +67,7 @@ impl Lan {
         }
         tool("ip", "iproute2");
         let script = format!(
-            "ip link set lo up && for n in $(seq {HOSTS}); do \
+            "ip link set lo up multicast on && ip route add 224.0.0.0/4 dev lo && for n in $(seq {HOSTS}); do \
              ip addr add 10.9.0.$n/32 dev lo && ip addr add fd09::$n/128 dev lo nodad || exit; done && echo ready && read _"
         );
         let mut holder = holder
@@ -295,7 +295,6 @@ pub(crate) enum Finder {
     /// BEP 11.
     Pex,
     /// BEP 14.
-    #[allow(dead_code, reason = "the next commit")]
     Lsd,
 }
 
