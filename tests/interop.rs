@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use btfs::proto::metainfo::Metainfo;
 use peers::{
-    Client, Finder, Lan, Running, host, host6, libtorrent_torrent, opentracker, peer_at, tool,
-    tracker_at,
+    Client, Finder, Habit, Lan, Running, host, host6, libtorrent_torrent, opentracker, peer_at,
+    tool, tracker_at,
 };
 
 /// The program under test.
@@ -134,11 +134,18 @@ fn assert_ends_well(running: Running<'_>) {
 /// A seed by another client is read through our mount, which dials it.
 #[track_caller]
 fn assert_read_from(client: Client, theirs: IpAddr, ours: IpAddr) {
+    assert_read_with(client, &[], &[], (theirs, ours));
+}
+
+/// The same, with their habits and our options.
+#[track_caller]
+fn assert_read_with(client: Client, habits: &[Habit], options: &[&str], at: (IpAddr, IpAddr)) {
     let lan = Lan::new();
+    let (theirs, ours) = at;
     let sample = Sample::new(&lan, &[]);
-    let _seed = client.start(&lan, theirs, &sample.torrent, &sample.dir);
+    let _seed = client.start_with(habits, &lan, theirs, &sample.torrent, &sample.dir);
     let peer = peer_at(theirs).to_string();
-    let (mount, top) = mount(&lan, ours, &sample, &["--peer", &peer]);
+    let (mount, top) = mount(&lan, ours, &sample, &[options, &["--peer", &peer]].concat());
     lan.until_same(&format!("read from {client:?}"), &top, &sample.hashes);
     assert_ends_well(mount);
 }
@@ -158,13 +165,19 @@ fn assert_given_to(client: Client) {
 /// Another client hears of our seed from our tracker, dials it, and downloads from it.
 #[track_caller]
 fn assert_finds_us(client: Client, scheme: &str) {
+    assert_finds_with(client, &[], &[], scheme);
+}
+
+/// The same, with their habits and our options.
+#[track_caller]
+fn assert_finds_with(client: Client, habits: &[Habit], options: &[&str], scheme: &str) {
     let lan = Lan::new();
     let sample = Sample::new(&lan, &[url(scheme, host(9))]);
     let _tracker = tracker(&lan, host(9));
-    let seed = seed(&lan, host(1), &sample, &[]);
+    let seed = seed(&lan, host(1), &sample, options);
     seed.until_says("tracker answered");
     let dir = lan.empty("leech");
-    let _leech = client.start(&lan, host(2), &sample.torrent, &dir);
+    let _leech = client.start_with(habits, &lan, host(2), &sample.torrent, &dir);
     lan.until_same(&format!("{client:?} has all"), &dir.join(sample.name), &sample.hashes);
     assert_ends_well(seed);
 }
@@ -212,6 +225,50 @@ fn our_seed_gives_to_aria2() {
 #[test]
 fn our_seed_gives_to_a_peer_without_extensions() {
     assert_given_to(Client::Plain);
+}
+
+/// A client that turns everyone away who does not do as it does: we dial its seed, and it dials ours.
+#[track_caller]
+fn assert_meets(client: Client, habits: &[Habit], options: &[&str]) {
+    assert_read_with(client, habits, options, (host(2), host(1)));
+    assert_finds_with(client, habits, options, "http");
+}
+
+#[test]
+fn libtorrent_that_requires_encryption_is_met() {
+    use Habit::{Enciphered, Veiled};
+    for habits in [&[Enciphered][..], &[Veiled], &[Enciphered, Veiled]] {
+        assert_meets(Client::Libtorrent, habits, &[]);
+    }
+}
+
+#[test]
+fn libtorrent_is_met_where_we_require_encryption() {
+    assert_meets(Client::Libtorrent, &[Habit::Enciphered], &["--encryption", "require"]);
+}
+
+#[test]
+fn transmission_that_requires_encryption_is_met() {
+    assert_meets(Client::Transmission, &[Habit::Enciphered], &[]);
+}
+
+#[test]
+fn aria2_that_requires_encryption_is_met() {
+    assert_meets(Client::Aria2, &[Habit::Enciphered], &[]);
+    assert_meets(Client::Aria2, &[Habit::Enciphered], &["--encryption", "require"]);
+}
+
+/// Nothing is said to a peer in the clear, nor heard from one.
+#[test]
+fn what_requires_encryption_meets_nobody_in_the_clear() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let _seed = Client::Libtorrent.start(&lan, host(2), &sample.torrent, &sample.dir);
+    let peer = peer_at(host(2)).to_string();
+    let (mount, _) = mount(&lan, host(1), &sample, &["--encryption", "require", "--peer", &peer]);
+    mount.until_says("closed during the handshake");
+    assert_eq!(told(&lan, &lan.path("mnt-10.9.0.1"))["downloaded"], 0);
+    assert_ends_well(mount);
 }
 
 /// Two of our seeds whose data is incomplete tell libtorrent so (BEP 21), and give it what they have.

@@ -1,7 +1,8 @@
-"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT [pex] [lsd]
+"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT [pex] [lsd] [plaintext] [rc4] [utp]
 
-What is in DIR is checked, the rest is downloaded there; serves until it is killed. TCP in the clear only, and no
-way to find peers but the torrent's trackers, those that dial it, and what is named at the end.
+What is in DIR is checked, the rest is downloaded there; serves until it is killed. TCP only, or uTP only; encrypted
+only, if a method is named, else in the clear only; and no way to find peers but the torrent's trackers, those that
+dial it, and what is named at the end.
 """
 
 import sys
@@ -9,20 +10,26 @@ import time
 
 import libtorrent as lt
 
-torrent, directory, address, port, *finders = sys.argv[1:]
+torrent, directory, address, port, *words = sys.argv[1:]
 host = f"[{address}]" if ":" in address else address
-IN_THE_CLEAR = 2
+ENCRYPTED, IN_THE_CLEAR = 0, 2
+methods = ("plaintext" in words) + 2 * ("rc4" in words)
+encryption = ENCRYPTED if methods else IN_THE_CLEAR
+utp = "utp" in words
 session = lt.session({
     "listen_interfaces": f"{host}:{port}",
     "outgoing_interfaces": address,
     "enable_dht": False,
-    "enable_lsd": "lsd" in finders,
+    "enable_lsd": "lsd" in words,
     "enable_upnp": False,
     "enable_natpmp": False,
-    "enable_incoming_utp": False,
-    "enable_outgoing_utp": False,
-    "in_enc_policy": IN_THE_CLEAR,
-    "out_enc_policy": IN_THE_CLEAR,
+    "enable_incoming_utp": utp,
+    "enable_outgoing_utp": utp,
+    "enable_incoming_tcp": not utp,
+    "enable_outgoing_tcp": not utp,
+    "in_enc_policy": encryption,
+    "out_enc_policy": encryption,
+    "allowed_enc_level": methods or 3,
     "allow_multiple_connections_per_ip": True,
     "alert_mask": lt.alert.category_t.error_notification
     | lt.alert.category_t.status_notification
@@ -33,7 +40,7 @@ params = lt.add_torrent_params()
 params.ti = lt.torrent_info(torrent)
 params.save_path = directory
 params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
-if "pex" not in finders:
+if "pex" not in words:
     params.flags |= lt.torrent_flags.disable_pex
 handle = session.add_torrent(params)
 

@@ -298,6 +298,18 @@ pub(crate) enum Finder {
     Lsd,
 }
 
+/// What a peer does beside TCP in the clear, of what it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Habit {
+    Finds(Finder),
+    /// Talks encrypted only, and deciphers nothing after the handshake if it is libtorrent.
+    Veiled,
+    /// Talks encrypted only, and enciphers everything.
+    Enciphered,
+    /// Talks uTP only.
+    Utp,
+}
+
 impl Client {
     /// Those that find peers through trackers.
     pub(crate) const TRACKED: [Self; 3] = [Self::Libtorrent, Self::Transmission, Self::Aria2];
@@ -311,7 +323,7 @@ impl Client {
         torrent: &Path,
         dir: &Path,
     ) -> Running<'a> {
-        self.start_finding(&[], lan, ip, torrent, dir)
+        self.start_with(&[], lan, ip, torrent, dir)
     }
 
     /// The same with these ways of finding peers, of those that libtorrent and transmission have.
@@ -324,6 +336,20 @@ impl Client {
         torrent: &Path,
         dir: &Path,
     ) -> Running<'a> {
+        let habits: Vec<_> = finders.iter().map(|finder| Habit::Finds(*finder)).collect();
+        self.start_with(&habits, lan, ip, torrent, dir)
+    }
+
+    /// The same with these habits.
+    #[track_caller]
+    pub(crate) fn start_with<'a>(
+        self,
+        habits: &[Habit],
+        lan: &'a Lan,
+        ip: IpAddr,
+        torrent: &Path,
+        dir: &Path,
+    ) -> Running<'a> {
         let (torrent, dir) = (torrent.to_str().unwrap(), dir.to_str().unwrap());
         let name = format!("{self:?}-{ip}").to_lowercase().replace(':', "_");
         let (address, port) = (ip.to_string(), PEER_PORT.to_string());
@@ -331,34 +357,47 @@ impl Client {
             Self::Libtorrent => {
                 let script = script("libtorrent_peer.py");
                 let own = [&script as &str, torrent, dir, &address, &port];
-                let finders = finders.iter().map(|finder| match finder {
-                    Finder::Pex => "pex",
-                    Finder::Lsd => "lsd",
+                let words = habits.iter().map(|habit| match habit {
+                    Habit::Finds(Finder::Pex) => "pex",
+                    Habit::Finds(Finder::Lsd) => "lsd",
+                    Habit::Veiled => "plaintext",
+                    Habit::Enciphered => "rc4",
+                    Habit::Utp => "utp",
                 });
-                let args: Vec<&str> = own.into_iter().chain(finders).collect();
+                let args: Vec<&str> = own.into_iter().chain(words).collect();
                 lan.start(&name, &python_with_libtorrent(), &args)
             }
             Self::Plain => {
                 let args = [&script("plain_peer.py"), torrent, dir, &address, &port];
                 lan.start(&name, &tool("python3", "python3"), &args)
             }
-            Self::Aria2 => aria2(lan, &name, ip, torrent, dir),
-            Self::Transmission => transmission(lan, &name, ip, torrent, dir, finders),
+            Self::Aria2 => aria2(lan, &name, ip, torrent, dir, habits),
+            Self::Transmission => transmission(lan, &name, ip, torrent, dir, habits),
         };
-        lan.until_listening("tcp", peer_at(ip));
+        let proto = if habits.contains(&Habit::Utp) { "udp" } else { "tcp" };
+        lan.until_listening(proto, peer_at(ip));
         running
     }
 }
 
-fn aria2<'a>(lan: &'a Lan, name: &str, ip: IpAddr, torrent: &str, dir: &str) -> Running<'a> {
+fn aria2<'a>(
+    lan: &'a Lan,
+    name: &str,
+    ip: IpAddr,
+    torrent: &str,
+    dir: &str,
+    habits: &[Habit],
+) -> Running<'a> {
+    let encryption = match habits.contains(&Habit::Enciphered) {
+        true => ["--bt-require-crypto=true", "--bt-min-crypto-level=arc4"],
+        false => ["--bt-require-crypto=false", "--bt-min-crypto-level=plain"],
+    };
     let options = [
         "--no-conf",
         "--enable-dht=false",
         "--enable-dht6=false",
         "--bt-enable-lpd=false",
         "--enable-peer-exchange=false",
-        "--bt-require-crypto=false",
-        "--bt-min-crypto-level=plain",
         "--check-integrity=true",
         "--file-allocation=none",
         "--allow-overwrite=true",
@@ -372,7 +411,8 @@ fn aria2<'a>(lan: &'a Lan, name: &str, ip: IpAddr, torrent: &str, dir: &str) -> 
         &format!("--dir={dir}"),
         torrent,
     ];
-    let args: Vec<&str> = options.into_iter().chain(own.map(|arg| arg as &str)).collect();
+    let args: Vec<&str> =
+        options.into_iter().chain(encryption).chain(own.map(|arg| arg as &str)).collect();
     lan.start(name, &tool("aria2c", "aria2"), &args)
 }
 
@@ -382,16 +422,19 @@ fn transmission<'a>(
     ip: IpAddr,
     torrent: &str,
     dir: &str,
-    finders: &[Finder],
+    habits: &[Habit],
 ) -> Running<'a> {
     let config = lan.empty(name);
-    let [pex, lsd] = [Finder::Pex, Finder::Lsd].map(|finder| finders.contains(&finder));
+    let [pex, lsd] =
+        [Finder::Pex, Finder::Lsd].map(|finder| habits.contains(&Habit::Finds(finder)));
+    let encryption = if habits.contains(&Habit::Enciphered) { 2 } else { 0 };
+    let utp = habits.contains(&Habit::Utp);
     let settings = format!(
         r#"{{"bind-address-ipv4": "{ip}", "dht-enabled": false, "download-dir": "{dir}",
-        "encryption": 0, "lpd-enabled": {lsd}, "peer-port": {PEER_PORT}, "pex-enabled": {pex},
+        "encryption": {encryption}, "lpd-enabled": {lsd}, "peer-port": {PEER_PORT}, "pex-enabled": {pex},
         "port-forwarding-enabled": false, "preallocation": 0, "rpc-authentication-required": false,
         "rpc-bind-address": "{ip}", "rpc-host-whitelist-enabled": false, "rpc-port": {RPC_PORT},
-        "rpc-whitelist-enabled": false, "utp-enabled": false}}"#
+        "rpc-whitelist-enabled": false, "utp-enabled": {utp}}}"#
     );
     fs::write(config.join("settings.json"), settings).unwrap();
     let daemon = tool("transmission-daemon", "transmission-daemon");
