@@ -19,6 +19,7 @@ pub mod mount_options;
 pub mod mountpoint;
 pub mod options;
 pub mod progress;
+pub mod proxy;
 pub mod seed;
 pub mod settings;
 pub mod source;

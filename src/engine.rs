@@ -9,6 +9,7 @@ pub mod clock;
 pub mod connection;
 pub mod content;
 pub mod dial;
+pub mod egress;
 pub mod handle;
 pub mod handshake;
 pub mod have_map;

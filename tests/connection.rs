@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use btfs::engine::connection::{self, IDLE_LIMIT, LINGER};
 use btfs::engine::dial::dial;
+use btfs::engine::egress::{Egress, LocalAddrs};
 use btfs::engine::handshake::{self, HandshakeError};
 use btfs::engine::listen;
 use btfs::engine::message::{FromPeer, Hello};
 use btfs::engine::network::{
-    CONNECTIONS, Door, HALF_OPEN, LocalAddrs, Network, SHAKING, Transports, canonical,
+    CONNECTIONS, Door, HALF_OPEN, Network, SHAKING, Transports, canonical,
 };
 use btfs::proto::mse::Encryption;
 use btfs::proto::units::{InfoHash, PeerId, PeerKey};
@@ -36,7 +37,7 @@ fn network() -> Arc<Network> {
 }
 
 fn network_by(encryption: Encryption) -> Arc<Network> {
-    Arc::new(Network::new(LocalAddrs::default()).by(Transports { encryption }))
+    Arc::new(Network::new(Egress::default()).by(Transports { encryption }))
 }
 
 fn handshake_of(name: u8) -> Handshake {
@@ -308,7 +309,7 @@ fn listening_by(
     let network = network_by(encryption);
     let (door, heard) = door(name, 16);
     network.open(door);
-    let listener = listen::bind(addr.parse().unwrap()).unwrap();
+    let listener = listen::bind(&Egress::default(), addr.parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     assert_ne!(addr.port(), 0, "the real port is told");
     tokio::spawn(listen::serve(Arc::clone(&network), listener));
@@ -365,9 +366,9 @@ async fn a_dial_meets_a_listener_over_ipv6() {
 
 #[tokio::test]
 async fn both_families_share_a_port() {
-    let v4 = listen::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let v4 = listen::bind(&Egress::default(), "0.0.0.0:0".parse().unwrap()).unwrap();
     let port = v4.local_addr().unwrap().port();
-    match listen::bind(format!("[::]:{port}").parse().unwrap()) {
+    match listen::bind(&Egress::default(), format!("[::]:{port}").parse().unwrap()) {
         Ok(v6) => assert_eq!(v6.local_addr().unwrap().port(), port),
         Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
     }
@@ -498,7 +499,7 @@ async fn a_closed_port_fails_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn silent_peers_cost_the_limit_and_no_more_than_the_half_open_at_once() {
-    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listen::bind(&Egress::default(), "127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     let network = network();
     let (door, mut here) = door(b'a', 2 * HALF_OPEN);

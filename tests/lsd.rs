@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use btfs::engine::egress::{Egress, LocalAddrs};
 use btfs::engine::lsd::Lsd;
 use btfs::engine::message::Command;
-use btfs::engine::network::LocalAddrs;
 use btfs::proto::lsd::{AT_MOST, Call, Calls, GROUP_V4, GROUP_V6, MAX_HEARD, MAX_LEN, PORT};
 use btfs::proto::origin::Origin;
 use btfs::proto::units::InfoHash;
@@ -134,7 +134,7 @@ async fn two_hear_of_each_other_and_neither_of_itself() {
     let ports = [40_001, 40_002];
     let [mut first, mut second] = ports.map(|port| {
         let (commands, inbox) = mpsc::channel(16);
-        let lsd = Lsd::start(local, port);
+        let lsd = Lsd::start(&Egress::from(local), port);
         lsd.join(torrent, commands);
         (lsd, inbox)
     });

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btfs::engine::connection;
+use btfs::engine::egress::Egress;
 use btfs::engine::home::Home;
 use btfs::engine::message::{FromPeer, Hello};
-use btfs::engine::network::{Door, LocalAddrs, Network};
+use btfs::engine::network::{Door, Network};
 use btfs::engine::node::{Limits, Node, Options, Reach, Ways};
 use btfs::engine::throttle::{Rates, Throttle};
 use btfs::proto::config::Config;
@@ -35,7 +36,7 @@ fn rates(up: u64, down: u64) -> Rates {
 }
 
 fn network(rates: Rates) -> Arc<Network> {
-    Arc::new(Network::new(LocalAddrs::default()).limited(rates))
+    Arc::new(Network::new(Egress::default()).limited(rates))
 }
 
 /// A connection over memory: the far end, what the torrent hears, and its way out.

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use btfs::engine::egress::{Egress, LocalAddrs};
 use btfs::engine::message::{FROM_TRACKER_CAPACITY, TrackerEvent};
-use btfs::engine::network::LocalAddrs;
 use btfs::engine::tracker::{self, Dialer, Job, TrackerHandle};
 use btfs::engine::tracker_server::TrackerServer;
 use btfs::proto::announce::Progress;
@@ -579,7 +579,7 @@ async fn libtorrent_sessions_meet_through_our_udp_tracker() {
 
 #[test]
 fn the_dialer_can_be_shared() {
-    let dialer = Dialer::new(LocalAddrs::default());
+    let dialer = Dialer::new(Egress::default());
     assert!(format!("{:?}", Arc::clone(&dialer)).contains("free: 100"));
 }
 

@@ -101,6 +101,13 @@ pub struct NetworkArgs {
     /// Nor tell it which torrents are here. It is left alone too when --listen names a loopback address.
     #[arg(long, hide_short_help = true)]
     pub no_lsd: bool,
+    /// Reach everyone through this SOCKS5 proxy alone
+    ///
+    /// As socks5://HOST:PORT or socks5://NAME:PASSWORD@HOST:PORT; socks5h:// means the same. The proxy resolves
+    /// names. What it cannot carry is not sent: UDP trackers are not asked, and nobody can dial us. While it is down,
+    /// nobody is reached.
+    #[arg(long, value_name = "URL", conflicts_with = "listen")]
+    pub proxy: Option<String>,
     /// Upload at most so much a second
     ///
     /// Such as 500KiB/s, over all torrents and peers. Messages that control a connection count, and do not

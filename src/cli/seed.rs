@@ -101,7 +101,10 @@ async fn upload(settings: &SeedSettings, metainfo: Arc<Metainfo>) -> anyhow::Res
     if here < pieces {
         eprintln!("btfs: {name}: only {here} of {pieces} pieces are right; seeding those");
     }
-    println!("seeding {name} on port {}", node.port());
+    match node.port() {
+        0 => println!("seeding {name} through the proxy"),
+        port => println!("seeding {name} on port {port}"),
+    }
     let mut reporter = Reporter::new(&name);
     let reached = seed_on(&handle, &settings.goals, &mut reporter, &mut endings).await;
     endings.kill_on_next();

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::exit::UsageError;
 use super::options::{EncryptionKind, NetworkArgs, StorageArgs, StoreKind};
+use super::proxy::NamedProxy;
 use crate::engine::network::Transports;
 use crate::engine::node::Ways;
 use crate::engine::throttle::Rates;
@@ -59,8 +60,10 @@ pub struct Network {
     pub trackers: Vec<Url>,
     /// Whether peers are told of each other, and believed about others.
     pub exchange: bool,
-    /// How others are found, beside trackers and peers.
+    /// How others are found and reached; its proxy is still to be located.
     pub ways: Ways,
+    /// Who carries all connections.
+    pub proxy: Option<NamedProxy>,
     /// Most bytes a second, each way.
     pub rates: Rates,
 }
@@ -106,7 +109,9 @@ impl Network {
             ways: Ways {
                 transports: Transports { encryption: encryption(args.encryption) },
                 lsd: !args.no_lsd && !alone,
+                ..Ways::default()
             },
+            proxy: args.proxy.as_deref().map(NamedProxy::parse).transpose()?,
             rates: Rates {
                 up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
                 down: args
@@ -326,6 +331,7 @@ mod tests {
             no_pex: false,
             encryption: EncryptionKind::Prefer,
             no_lsd: false,
+            proxy: None,
             max_up: None,
             max_down: None,
         };

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::proxy::NamedProxy;
 use super::settings::Network;
 use super::source::Source;
 use crate::engine::check::Checked;
@@ -43,14 +44,17 @@ pub fn metainfo(source: &Source) -> anyhow::Result<Arc<Metainfo>> {
 /// Starts the process as a peer; `None` for the network means offline. Call it inside the runtime.
 ///
 /// # Errors
-/// When the address is taken.
+/// When the address is taken, or the proxy has none.
 pub fn node(network: Option<&Network>, limits: Limits) -> anyhow::Result<Node> {
     let reach = match network {
         None => Reach::Offline,
+        Some(Network { proxy: Some(_), .. }) => Reach::Outward,
         Some(Network { listen: None, .. }) => Reach::Anywhere,
         Some(Network { listen: Some(addr), .. }) => Reach::At(*addr),
     };
-    let ways = network.map(|network| network.ways.clone()).unwrap_or_default();
+    let mut ways = network.map(|network| network.ways.clone()).unwrap_or_default();
+    let proxy = network.and_then(|network| network.proxy.as_ref());
+    ways.egress.proxy = proxy.map(NamedProxy::locate).transpose()?;
     Node::start(reach, &ways, limits).context("cannot take part in the network")
 }
 

@@ -7,10 +7,10 @@
 //!
 //! Not here: whom to dial and when again (the swarm decides).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 
 use super::connection;
@@ -70,15 +70,7 @@ async fn open<'a>(
 }
 
 async fn connect(network: &Network, addr: SocketAddr) -> Result<TcpStream, HandshakeError> {
-    let local = network.local;
-    let (socket, from) = match addr {
-        SocketAddr::V4(_) => (TcpSocket::new_v4()?, local.v4.map(IpAddr::V4)),
-        SocketAddr::V6(_) => (TcpSocket::new_v6()?, local.v6.map(IpAddr::V6)),
-    };
-    if let Some(from) = from {
-        socket.bind(SocketAddr::new(from, 0))?;
-    }
-    let stream = socket.connect(addr).await.map_err(HandshakeError::Io)?;
+    let stream = network.egress.connect(addr).await.map_err(HandshakeError::Io)?;
     connection::prepare(&stream)?;
     Ok(stream)
 }

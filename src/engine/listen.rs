@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Type;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::connection;
+use super::egress::Egress;
 use super::handshake::{self, HandshakeError, Shaken};
 use super::message::Hello;
 use super::network::{Network, canonical};
@@ -26,13 +27,12 @@ const BACKLOG: i32 = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Opens a listening socket for the address's family alone; port 0 takes a free one (see `local_addr`).
-pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+pub fn bind(egress: &Egress, addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = egress.socket(addr, Type::STREAM)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

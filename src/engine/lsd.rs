@@ -10,15 +10,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::debug;
 
 use super::clock::now;
+use super::egress::Egress;
 use super::message::Command;
-use super::network::{LocalAddrs, canonical};
+use super::network::canonical;
 use crate::proto::lsd::{Call, Calls, GROUP_V4, GROUP_V6, MAX_LEN, PORT};
 use crate::proto::origin::Origin;
 use crate::proto::units::InfoHash;
@@ -40,11 +41,11 @@ enum Order {
 }
 
 impl Lsd {
-    /// Calls from `local`, and tells others of `port`; must be called inside a tokio runtime.
-    pub fn start(local: LocalAddrs, port: u16) -> Self {
+    /// Calls, where that may leave, and tells others of `port`; must be called inside a tokio runtime.
+    pub fn start(egress: &Egress, port: u16) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let task = Task {
-            groups: groups(local),
+            groups: groups(egress),
             calls: Calls::new(now()),
             torrents: BTreeMap::new(),
             port,
@@ -173,28 +174,29 @@ async fn receive(group: Option<&Group>, buffer: &mut [u8]) -> io::Result<(usize,
 }
 
 /// The groups of the families that we have an address of, or any.
-fn groups(local: LocalAddrs) -> [Option<Group>; 2] {
+fn groups(egress: &Egress) -> [Option<Group>; 2] {
+    let local = egress.local;
     let any = local.v4.is_none() && local.v6.is_none();
-    let v4 = local.v4.or(any.then_some(Ipv4Addr::UNSPECIFIED)).map(group_v4);
-    let v6 = local.v6.or(any.then_some(Ipv6Addr::UNSPECIFIED)).map(group_v6);
+    let v4 = local.v4.or(any.then_some(Ipv4Addr::UNSPECIFIED)).map(|local| group_v4(egress, local));
+    let v6 = local.v6.or(any.then_some(Ipv6Addr::UNSPECIFIED)).map(|local| group_v6(egress, local));
     [v4, v6].map(|group| {
         let group = group?;
         group.inspect_err(|error| debug!(%error, "no local discovery over a family")).ok()
     })
 }
 
-fn group_v4(local: Ipv4Addr) -> io::Result<Group> {
+fn group_v4(egress: &Egress, local: Ipv4Addr) -> io::Result<Group> {
     let addr = SocketAddr::from((GROUP_V4, PORT));
-    let socket = socket(Domain::IPV4)?;
+    let socket = socket(egress, addr)?;
     socket.join_multicast_v4(&GROUP_V4, &local)?;
     socket.set_multicast_if_v4(&local)?;
     socket.set_multicast_loop_v4(true)?;
     bind(socket, addr)
 }
 
-fn group_v6(local: Ipv6Addr) -> io::Result<Group> {
+fn group_v6(egress: &Egress, local: Ipv6Addr) -> io::Result<Group> {
     let addr = SocketAddr::from((GROUP_V6, PORT));
-    let socket = socket(Domain::IPV6)?;
+    let socket = socket(egress, addr)?;
     let interface = interface_of(local)?;
     socket.set_only_v6(true)?;
     socket.join_multicast_v6(&GROUP_V6, interface)?;
@@ -203,8 +205,8 @@ fn group_v6(local: Ipv6Addr) -> io::Result<Group> {
     bind(socket, addr)
 }
 
-fn socket(domain: Domain) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+fn socket(egress: &Egress, at: SocketAddr) -> io::Result<Socket> {
+    let socket = egress.socket(at, Type::DGRAM)?;
     // Every client on this machine listens at the same port.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;

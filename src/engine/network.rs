@@ -6,17 +6,17 @@
 //! those beyond).
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
+use super::egress::Egress;
 use super::message::FromPeer;
 use super::pool::Pool;
 use super::throttle::{Rates, Throttle};
-use crate::proto::announce::udp::Family;
 use crate::proto::mse::{Encryption, obscured};
 use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
 
@@ -45,25 +45,6 @@ pub struct Door {
     pub to_torrent: mpsc::Sender<FromPeer>,
 }
 
-/// Local addresses that dials and announces leave from; `None` lets the kernel choose.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LocalAddrs {
-    /// For peers and trackers with an IPv4 address.
-    pub v4: Option<Ipv4Addr>,
-    /// For peers and trackers with an IPv6 address.
-    pub v6: Option<Ipv6Addr>,
-}
-
-impl LocalAddrs {
-    /// What a socket of this family is bound to.
-    pub fn of(&self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => self.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-            Family::V6 => self.v6.unwrap_or(Ipv6Addr::UNSPECIFIED).into(),
-        }
-    }
-}
-
 /// How connections are made, by us or by others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transports {
@@ -74,7 +55,7 @@ pub struct Transports {
 /// One for the process, shared by every dial, listener and torrent.
 #[derive(Debug)]
 pub struct Network {
-    pub(super) local: LocalAddrs,
+    pub(super) egress: Egress,
     pub(super) pool: Pool,
     pub(super) up: Throttle,
     pub(super) down: Throttle,
@@ -87,10 +68,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network without torrents, whose dials leave from `local`.
-    pub fn new(local: LocalAddrs) -> Self {
+    /// A network without torrents, whose connections leave by `egress`.
+    pub fn new(egress: impl Into<Egress>) -> Self {
         Self {
-            local,
+            egress: egress.into(),
             pool: Pool::new(FREE_BLOCKS),
             up: Throttle::default(),
             down: Throttle::default(),

@@ -11,12 +11,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::check::Checked;
 use super::clock;
+use super::egress::{Egress, LocalAddrs};
 use super::handle::{Handle, Status};
 use super::home::{Home, HomeError, Opened};
 use super::listen;
 use super::lsd::Lsd;
 use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
-use super::network::{Door, LocalAddrs, Network, Transports};
+use super::network::{Door, Network, Transports};
 use super::resources::Resources;
 use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
@@ -47,9 +48,11 @@ pub struct Limits {
     pub rates: Rates,
 }
 
-/// By what ways the process finds others.
+/// By what ways the process finds and reaches others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
+    /// How packets leave; from the address at which peers reach us, whatever `local` says.
+    pub egress: Egress,
     /// How it connects to those found.
     pub transports: Transports,
     /// Calling on the local network (BEP 14).
@@ -61,6 +64,8 @@ pub struct Ways {
 pub enum Reach {
     /// No peer, no tracker: what is here is all there is.
     Offline,
+    /// We dial, and nobody can dial us.
+    Outward,
     /// Every address, at the first port from 6881 that is free.
     Anywhere,
     /// This address; port 0 takes a free one.
@@ -91,6 +96,14 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The chosen network interface.
+    #[error("cannot use the network interface {device}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The threads.
     #[error("cannot start worker threads")]
     Threads(#[source] io::Error),
@@ -118,7 +131,7 @@ impl Node {
     /// Starts threads and listeners; must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the address is taken or the system gives no thread.
+    /// When the address is taken, the interface is not there or the system gives no thread.
     pub fn start(reach: Reach, ways: &Ways, limits: Limits) -> Result<Self, NodeError> {
         let local = match reach {
             Reach::At(SocketAddr::V4(addr)) if !addr.ip().is_unspecified() => {
@@ -127,16 +140,22 @@ impl Node {
             Reach::At(SocketAddr::V6(addr)) if !addr.ip().is_unspecified() => {
                 LocalAddrs { v4: None, v6: Some(*addr.ip()) }
             }
-            Reach::At(_) | Reach::Anywhere | Reach::Offline => LocalAddrs::default(),
+            Reach::At(_) | Reach::Anywhere | Reach::Outward | Reach::Offline => {
+                LocalAddrs::default()
+            }
         };
-        let network = Network::new(local).by(ways.transports);
+        let egress = Egress { local, ..ways.egress.clone() };
+        if let Some(device) = egress.device.clone() {
+            egress.check().map_err(|source| NodeError::Device { device, source })?;
+        }
+        let network = Network::new(egress).by(ways.transports);
         let network = network.limited(limits.rates).recycling(limits.memory_bytes);
         let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
-        let sockets = listening(reach)?;
+        let sockets = listening(reach, &network.egress)?;
         let port = sockets.first().map_or(0, |(port, _)| *port);
-        let lsd = (ways.lsd && reach != Reach::Offline).then(|| Lsd::start(local, port));
+        let lsd = (ways.lsd && reach != Reach::Offline).then(|| Lsd::start(&network.egress, port));
         let resources =
             Resources::new(network, workers, lsd, limits.memory_bytes, limits.store_bytes);
         let listeners = sockets
@@ -282,14 +301,18 @@ impl Node {
 }
 
 /// One socket a family, all at one port.
-fn listening(reach: Reach) -> Result<Vec<(u16, tokio::net::TcpListener)>, NodeError> {
+fn listening(
+    reach: Reach,
+    egress: &Egress,
+) -> Result<Vec<(u16, tokio::net::TcpListener)>, NodeError> {
     let bind = |addr: SocketAddr| {
-        let socket = listen::bind(addr).map_err(|source| NodeError::Listen { addr, source })?;
+        let socket =
+            listen::bind(egress, addr).map_err(|source| NodeError::Listen { addr, source })?;
         let port = socket.local_addr().map_err(|source| NodeError::Listen { addr, source })?.port();
         Ok((port, socket))
     };
     match reach {
-        Reach::Offline => Ok(Vec::new()),
+        Reach::Offline | Reach::Outward => Ok(Vec::new()),
         Reach::At(addr) => Ok(vec![bind(addr)?]),
         Reach::Anywhere => {
             let mut refused = None;

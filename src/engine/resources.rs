@@ -67,7 +67,7 @@ impl Resources {
         store_bytes: u64,
     ) -> Self {
         Self {
-            trackers: Dialer::new(network.local),
+            trackers: Dialer::new(network.egress.clone()),
             network,
             workers,
             lsd,

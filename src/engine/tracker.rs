@@ -23,8 +23,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use url::Url;
 
+use crate::engine::egress::Egress;
 use crate::engine::message::TrackerEvent;
-use crate::engine::network::LocalAddrs;
 use crate::proto::announce::tiers::{Order, Pace, Tiers, TrackerIndex, TrackerStatus};
 use crate::proto::announce::udp::Family;
 use crate::proto::announce::{Announce, Answer, AnswerError, Event, Progress, Retry};
@@ -44,6 +44,9 @@ const WANTED: u32 = 50;
 /// Announces under way in the whole process, so that many torrents do not start as a flood.
 const AT_ONCE: usize = 100;
 
+/// Announced when no port is open: many trackers refuse 0, and peers that dial this one find nobody.
+const NOBODY_LISTENS: u16 = 1;
+
 /// For one announce, names, redirects and repeats included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -53,7 +56,7 @@ const COMMANDS: usize = 8;
 
 /// What all torrents share to reach trackers.
 pub struct Dialer {
-    local: LocalAddrs,
+    egress: Egress,
     http: Http,
     permits: Semaphore,
 }
@@ -67,10 +70,12 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    /// One for the process; torrents share it. Announces leave from `local`, since a tracker tells others the
-    /// address that it sees.
-    pub fn new(local: LocalAddrs) -> Arc<Self> {
-        Arc::new(Self { local, http: Http::new(local), permits: Semaphore::new(AT_ONCE) })
+    /// One for the process; torrents share it. Announces leave by `egress` as connections do, since a tracker
+    /// tells others the address that it sees.
+    pub fn new(egress: impl Into<Egress>) -> Arc<Self> {
+        let egress = egress.into();
+        let http = Http::new(egress.clone());
+        Arc::new(Self { egress, http, permits: Semaphore::new(AT_ONCE) })
     }
 }
 
@@ -85,7 +90,7 @@ pub struct Job {
     pub private: bool,
     /// Our name.
     pub peer_id: PeerId,
-    /// TCP port on which we listen.
+    /// TCP port on which we listen; 0 for none.
     pub port: u16,
     /// Numbers of the schedule.
     pub pace: Pace,
@@ -108,7 +113,11 @@ pub fn spawn(
     let (status_writer, status) = watch::channel(tiers.status().collect());
     let (reporter, reports) = mpsc::channel(AT_ONCE);
     let task = Task {
-        carrier: Arc::new(Carrier { udp: Udp::new(dialer.local), dialer, known: Mutex::default() }),
+        carrier: Arc::new(Carrier {
+            udp: Udp::new(dialer.egress.clone()),
+            dialer,
+            known: Mutex::default(),
+        }),
         job,
         tiers,
         progress,
@@ -236,7 +245,7 @@ impl Task {
         Announce {
             info_hash: self.job.info_hash,
             peer_id: self.job.peer_id,
-            port: self.job.port,
+            port: self.job.port.max(NOBODY_LISTENS),
             progress: *self.progress.borrow(),
             event,
             wanted: Some(if event == Event::Stopped { 0 } else { WANTED }),
@@ -362,6 +371,7 @@ impl Failure {
     fn retry(&self) -> Option<Retry> {
         match self {
             Self::Answer(AnswerError::Refused { retry, .. }) => *retry,
+            Self::NotCarried => Some(Retry::Never),
             _ => None,
         }
     }

@@ -40,6 +40,22 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("lib", &[], &[]),
 ];
 
+/// What opens a socket or looks a name up. `engine/egress.rs` does both for everyone, as the user wants it done; only the
+/// tracker that we serve is reached by whoever likes.
+const SOCKETS: &[&str] = &[
+    "TcpSocket::new_v4",
+    "TcpSocket::new_v6",
+    "TcpStream::connect",
+    "TcpListener::bind",
+    "UdpSocket::bind",
+    "Socket::new",
+    "Client::new",
+    "Client::builder",
+    "reqwest::get",
+    "tokio::net::lookup_host",
+];
+const OPENS_SOCKETS: &[&str] = &["src/engine/egress.rs", "src/engine/tracker_server.rs"];
+
 /// Names that hide what is inside.
 const EMPTY_NAMES: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"];
@@ -73,6 +89,7 @@ pub(crate) fn check(files: &[SourceFile]) -> Vec<Violation> {
         found.extend(check_name(file));
         found.extend(check_text(file));
         found.extend(check_layer(file));
+        found.extend(check_sockets(file));
     }
     found.extend(check_loops(files));
     found
@@ -121,6 +138,17 @@ fn check_layer(file: &SourceFile) -> Vec<Violation> {
         }
     }
     found
+}
+
+fn check_sockets(file: &SourceFile) -> Vec<Violation> {
+    if OPENS_SOCKETS.contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    let opens = |mention: &&Mention| SOCKETS.iter().any(|word| says(mention, word));
+    let told = |mention: &Mention| {
+        at(file, mention.line, format!("{}: ask engine/egress.rs", mention.names.join("::")))
+    };
+    file.mentions.iter().filter(opens).map(told).collect()
 }
 
 fn layer(file: &SourceFile) -> &str {

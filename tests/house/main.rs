@@ -1,5 +1,5 @@
 //! The law of the house, read from `src/` itself: which layer may import which, what a layer never
-//! contains, no loops, and how files begin and are named.
+//! contains, where sockets are opened, no loops, and how files begin and are named.
 //!
 //! A failure names file, line and rule. Each rule has a row below that shows it broken.
 
@@ -155,6 +155,16 @@ fn every_rule_catches_its_violation() {
         (
             "tests may do what they like",
             &[("src/proto/a.rs", "#[cfg(test)]\nmod tests {\n use std::fs;\n}")],
+            None,
+        ),
+        (
+            "a socket beside the proxy",
+            &[("src/engine/a.rs", "use tokio::net;\nfn f() { net::UdpSocket::bind(a) }")],
+            Some("src/engine/a.rs:3: net::UdpSocket::bind: ask engine/egress.rs"),
+        ),
+        (
+            "a socket where they are opened",
+            &[("src/engine/egress.rs", "fn f() { Socket::new(a) }")],
             None,
         ),
         (

@@ -96,8 +96,13 @@ impl Lan {
 
     /// A command that runs inside and does not outlive the thread that starts it.
     pub(crate) fn command(&self, program: &Path) -> Command {
+        self.command_at(self.holder.id(), program)
+    }
+
+    /// The same in the namespaces of this process.
+    pub(crate) fn command_at(&self, pid: u32, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg("--target").arg(self.holder.id().to_string()).args(["--net", "--mount"]);
+        command.arg("--target").arg(pid.to_string()).args(["--net", "--mount"]);
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
@@ -119,10 +124,16 @@ impl Lan {
 
     /// Starts a program that goes on; what it says goes to a file.
     pub(crate) fn start(&self, name: &str, program: &Path, args: &[&str]) -> Running<'_> {
+        let mut command = self.command(program);
+        command.args(args);
+        self.launch(name, command)
+    }
+
+    /// The same of a command.
+    pub(crate) fn launch(&self, name: &str, mut command: Command) -> Running<'_> {
         let log = self.path(format!("{name}.log"));
         let file = fs::File::create(&log).unwrap();
-        let mut command = self.command(program);
-        command.args(args).stdout(file.try_clone().unwrap()).stderr(file);
+        command.stdout(file.try_clone().unwrap()).stderr(file);
         Running { child: command.spawn().unwrap(), log, name: name.to_owned(), lan: self }
     }
 

@@ -17,6 +17,9 @@ pub(super) enum Failure {
     /// The name cannot be resolved.
     #[error("cannot resolve the name: {0}")]
     Name(std::io::Error),
+    /// There is a proxy, and it carries only TCP.
+    #[error("not asked, since UDP cannot go through the proxy")]
+    NotCarried,
     /// The URL leads where no tracker's may.
     #[error("refused to follow the URL to {0}")]
     Forbidden(String),

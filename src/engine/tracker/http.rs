@@ -1,10 +1,11 @@
 //! Announces over HTTP and HTTPS.
 //!
 //! Invariant: every address that is dialled has passed [`Reach::allows`], also after redirects: names go
-//! through our resolver, addresses in URLs are checked before the request.
+//! through our resolver, addresses in URLs are checked before the request. Names that a proxy resolves are its to
+//! judge, but for those of its own machine.
 //! Invariant: TLS certificates are always verified.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use reqwest::{Client, Response};
 use url::{Host, Url};
 
 use super::failure::Failure;
-use crate::engine::network::LocalAddrs;
+use crate::engine::egress::Egress;
 use crate::proto::announce::answer::{self, MAX_BODY};
 use crate::proto::announce::query;
 use crate::proto::announce::reach::Reach;
@@ -33,14 +34,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client for each family and reach, built when first used: reading the system's certificates is dear.
 pub(super) struct Http {
     clients: [[OnceLock<Client>; Reach::ALL.len()]; 2],
-    local: LocalAddrs,
+    egress: Egress,
 }
 
 impl Http {
-    pub(super) fn new(local: LocalAddrs) -> Self {
+    pub(super) fn new(egress: Egress) -> Self {
         // Fails only when the process has chosen a provider already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { clients: Default::default(), local }
+        Self { clients: Default::default(), egress }
     }
 
     /// Announces to this URL over this family.
@@ -72,19 +73,46 @@ impl Http {
 
     /// Follows redirects by hand, as each hop has its own reach.
     async fn follow(&self, mut url: Url, family: Family) -> Result<Response, Failure> {
-        let mut came_from = None;
+        let mut reach = Reach::of_http(url.path(), None);
         for _ in 0..=MAX_REDIRECTS {
-            let reach = Reach::of_http(url.path(), came_from);
-            check(&url, family, reach)?;
+            self.check(&url, family, reach)?;
             let response = self.client(family, reach)?.get(url.clone()).send().await?;
             let Some(next) = redirect(&url, &response)? else { return Ok(response) };
             if url.scheme() == "https" && next.scheme() != "https" {
                 return Err(Failure::Downgrade);
             }
-            came_from = response.remote_addr().map(|addr| addr.ip());
+            reach = match response.remote_addr() {
+                Some(far) if !self.egress.is_proxied() => {
+                    Reach::of_http(next.path(), Some(far.ip()))
+                }
+                // Nobody knows who sent it.
+                _ => Reach::Global,
+            };
             url = next;
         }
         Err(Failure::Redirects)
+    }
+
+    /// Checks what the resolver never sees: the scheme, an address in place of a name, and names that the proxy
+    /// resolves.
+    fn check(&self, url: &Url, family: Family, reach: Reach) -> Result<(), Failure> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Failure::Forbidden(format!("{}:", url.scheme())));
+        }
+        let ip: IpAddr = match url.host() {
+            Some(Host::Ipv4(ip)) => ip.into(),
+            Some(Host::Ipv6(ip)) => ip.into(),
+            Some(Host::Domain(_)) if !self.egress.is_proxied() => return Ok(()),
+            Some(Host::Domain(name)) if is_of_the_machine(name) => Ipv4Addr::LOCALHOST.into(),
+            // The proxy chooses the family, so one announce is all that can be wanted.
+            Some(Host::Domain(_)) if family == Family::V4 => return Ok(()),
+            Some(Host::Domain(_)) => return Err(Failure::NoAddress),
+            None => return Err(Failure::Url("it has no host".to_owned())),
+        };
+        if Family::of(&SocketAddr::new(ip, 0)) != family {
+            return Err(Failure::NoAddress);
+        }
+        if reach.allows(ip) { Ok(()) } else { Err(Failure::Forbidden(ip.to_string())) }
     }
 
     fn client(&self, family: Family, reach: Reach) -> Result<&Client, Failure> {
@@ -92,44 +120,34 @@ impl Http {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = build(self.local.of(family), family, reach)?;
+        let client = build(&self.egress, family, reach)?;
         Ok(slot.get_or_init(|| client))
     }
 }
 
-fn build(local: IpAddr, family: Family, reach: Reach) -> Result<Client, Failure> {
+fn build(egress: &Egress, family: Family, reach: Reach) -> Result<Client, Failure> {
     let builder = || {
-        Client::builder()
+        let resolver = Resolver { egress: egress.clone(), family, reach };
+        let builder = egress
+            .http(family)?
             .user_agent(concat!("btfs/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
-            .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .local_address(local)
-            .dns_resolver(Arc::new(Resolver { family, reach }))
+            .dns_resolver(Arc::new(resolver))
             // Minutes lie between two announces.
-            .pool_max_idle_per_host(0)
+            .pool_max_idle_per_host(0);
+        Ok::<_, reqwest::Error>(builder)
     };
     // A machine without certificates can still announce over http; https fails there, as it must.
-    let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+    let client = builder()?.build().or_else(|_| builder()?.tls_certs_only([]).build());
     client.map_err(Failure::Http)
 }
 
-/// Checks what the resolver never sees: the scheme, and an address in place of a name.
-fn check(url: &Url, family: Family, reach: Reach) -> Result<(), Failure> {
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Failure::Forbidden(format!("{}:", url.scheme())));
-    }
-    let ip: IpAddr = match url.host() {
-        Some(Host::Ipv4(ip)) => ip.into(),
-        Some(Host::Ipv6(ip)) => ip.into(),
-        Some(Host::Domain(_)) => return Ok(()),
-        None => return Err(Failure::Url("it has no host".to_owned())),
-    };
-    if Family::of(&SocketAddr::new(ip, 0)) != family {
-        return Err(Failure::NoAddress);
-    }
-    if reach.allows(ip) { Ok(()) } else { Err(Failure::Forbidden(ip.to_string())) }
+/// Whether the name stands for the machine where it is resolved (RFC 6761).
+fn is_of_the_machine(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, Failure> {
@@ -155,16 +173,17 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
 
 /// The system's resolver, seen through one family and reach.
 struct Resolver {
+    egress: Egress,
     family: Family,
     reach: Reach,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (family, reach) = (self.family, self.reach);
+        let (egress, family, reach) = (self.egress.clone(), self.family, self.reach);
         Box::pin(async move {
             // The port is set by the connection.
-            let found = super::udp::lookup(name.as_str(), 0, family, reach).await?;
+            let found = super::udp::lookup(&egress, name.as_str(), 0, family, reach).await?;
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }

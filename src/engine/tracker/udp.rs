@@ -5,16 +5,16 @@
 //! trackers tie the id to the port.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 use url::{Host, Url};
 
 use super::failure::Failure;
-use crate::engine::network::LocalAddrs;
+use crate::engine::egress::Egress;
 use crate::proto::announce::reach::Reach;
 use crate::proto::announce::udp::{
     ConnectionId, Family, MAX_DATAGRAM, Transaction, read_announced, read_connected,
@@ -36,7 +36,7 @@ const WAITS: [Duration; 4] = [
 
 /// The UDP side of one torrent's trackers.
 pub(super) struct Udp {
-    local: LocalAddrs,
+    egress: Egress,
     /// Resting connections, by tracker: as many as trackers and families.
     connections: Mutex<HashMap<SocketAddr, Connection>>,
 }
@@ -48,9 +48,9 @@ struct Connection {
 }
 
 impl Udp {
-    /// Without connections; all of them will leave from `local`.
-    pub(super) fn new(local: LocalAddrs) -> Self {
-        Self { local, connections: Mutex::default() }
+    /// Without connections; all of them will leave by `egress`.
+    pub(super) fn new(egress: Egress) -> Self {
+        Self { egress, connections: Mutex::default() }
     }
 
     /// Announces to this URL over this family.
@@ -60,10 +60,13 @@ impl Udp {
         family: Family,
         announce: &Announce,
     ) -> Result<Answer, Failure> {
-        let tracker = address(url, family).await?;
+        if self.egress.is_proxied() {
+            return Err(Failure::NotCarried);
+        }
+        let tracker = address(&self.egress, url, family).await?;
         let connection = match self.resting(tracker) {
             Some(connection) => connection,
-            None => connect(self.local.of(family), tracker).await?,
+            None => connect(&self.egress, tracker).await?,
         };
         let url_data = url_data(url);
         let answer = exchange(
@@ -81,8 +84,9 @@ impl Udp {
     }
 }
 
-async fn connect(local: IpAddr, tracker: SocketAddr) -> Result<Connection, Failure> {
-    let socket = UdpSocket::bind((local, 0)).await?;
+async fn connect(egress: &Egress, tracker: SocketAddr) -> Result<Connection, Failure> {
+    let local = egress.local.of(Family::of(&tracker));
+    let socket = egress.udp(SocketAddr::new(local, 0))?;
     socket.connect(tracker).await?;
     let id = exchange(&socket, write_connect, read_connected).await?;
     Ok(Connection { socket, id, since: Instant::now() })
@@ -114,25 +118,26 @@ async fn exchange<T>(
     Err(Failure::TimedOut)
 }
 
-async fn address(url: &Url, family: Family) -> Result<SocketAddr, Failure> {
+async fn address(egress: &Egress, url: &Url, family: Family) -> Result<SocketAddr, Failure> {
     let port = url.port().ok_or_else(|| Failure::Url("it has no port".to_owned()))?;
     let host = match url.host().ok_or_else(|| Failure::Url("it has no host".to_owned()))? {
         Host::Domain(name) => name.to_owned(),
         Host::Ipv4(ip) => ip.to_string(),
         Host::Ipv6(ip) => ip.to_string(),
     };
-    let found = lookup(&host, port, family, Reach::of_udp()).await?;
+    let found = lookup(egress, &host, port, family, Reach::of_udp()).await?;
     found.into_iter().next().ok_or(Failure::NoAddress)
 }
 
 /// Addresses of a name in one family; never an empty list.
 pub(super) async fn lookup(
+    egress: &Egress,
     host: &str,
     port: u16,
     family: Family,
     reach: Reach,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let found = lookup_host((host, port)).await.map_err(Failure::Name)?;
+    let found = egress.lookup(host, port).await.map_err(Failure::Name)?.into_iter();
     let (allowed, other): (Vec<_>, Vec<_>) =
         found.filter(|addr| Family::of(addr) == family).partition(|addr| reach.allows(addr.ip()));
     match (allowed.is_empty(), other.first()) {
