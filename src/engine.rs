@@ -29,4 +29,5 @@ pub mod throttle;
 pub mod torrent;
 pub mod tracker;
 pub mod tracker_server;
+pub mod web_seed;
 pub mod workers;

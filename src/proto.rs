@@ -39,4 +39,5 @@ pub mod swarm;
 pub mod tree;
 pub mod units;
 pub mod upload;
+pub mod web_seed;
 pub mod wire;

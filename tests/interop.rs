@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use btfs::proto::metainfo::Metainfo;
 use peers::{
-    Client, Finder, Habit, Lan, Running, host, host6, libtorrent_torrent, opentracker, peer_at,
-    tool, tracker_at,
+    Client, Finder, Habit, Lan, Running, host, host6, libtorrent_torrent, nginx, opentracker,
+    peer_at, tool, tracker_at,
 };
 
 /// The program under test.
@@ -518,6 +518,36 @@ fn a_mixed_swarm_completes() {
     assert!(down < bytes + bytes / 4, "{down} bytes came for {bytes}");
     assert_ends_well(mount);
     assert_ends_well(seed);
+}
+
+/// A torrent that names nginx as its web seed is read and downloaded with nobody else there, and beside a peer.
+#[test]
+fn a_web_seed_by_nginx_is_read() {
+    let lan = Lan::new();
+    let data = write_data(&lan);
+    let (web, url) = nginx(&lan, host(9), &lan.path("data"));
+    let torrent = lan.path("web.torrent");
+    let args = ["-w", &url, "-l", "16", "-o", torrent.to_str().unwrap(), data.to_str().unwrap()];
+    lan.run(&tool("mktorrent", "mktorrent"), &args);
+    let hashes = lan.hashes(&data);
+    let sample = Sample { name: "sample", dir: lan.path("data"), torrent, hashes };
+
+    let (alone, top) = mount(&lan, host(1), &sample, &[]);
+    lan.until_same("read from the web seed", &top, &sample.hashes);
+    assert_ends_well(alone);
+    let dir = lan.empty("got");
+    let listen = peer_at(host(2)).to_string();
+    let get = ["get", sample.torrent.to_str().unwrap(), dir.to_str().unwrap(), "--listen", &listen];
+    lan.run(Path::new(BTFS), &get);
+    lan.until_same("got from the web seed", &dir.join(sample.name), &sample.hashes);
+
+    let _seed = Client::Libtorrent.start(&lan, host(3), &sample.torrent, &sample.dir);
+    let peer = peer_at(host(3)).to_string();
+    let (beside, top) = mount(&lan, host(4), &sample, &["--peer", &peer]);
+    lan.until_same("read from both", &top, &sample.hashes);
+    assert_ends_well(beside);
+    let asked = web.said();
+    assert!(asked.lines().all(|line| !line.contains("\" 404 ")), "{asked}");
 }
 
 /// Who makes a torrent.

@@ -20,6 +20,7 @@ use crate::proto::awaited::{Awaited, Holder, Stage, Standing};
 use crate::proto::metainfo::Metainfo;
 use crate::proto::names::printable;
 use crate::proto::units::PieceIndex;
+use crate::proto::web_seed;
 
 /// Pieces that are told of.
 const MAX_PIECES: usize = 16;
@@ -266,7 +267,11 @@ impl Who {
             Standing::Refusing => "refusing",
         };
         let ago = holder.since.map(|since| millis(now.saturating_duration_since(since)));
-        Self { addr: holder.addr.to_string(), standing, asked: holder.asked, asked_ms_ago: ago }
+        let addr = match web_seed::index(holder.addr) {
+            Some(index) => format!("web seed {}", u32::from(index) + 1),
+            None => holder.addr.to_string(),
+        };
+        Self { addr, standing, asked: holder.asked, asked_ms_ago: ago }
     }
 }
 

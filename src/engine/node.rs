@@ -30,6 +30,7 @@ use crate::proto::metainfo::Metainfo;
 use crate::proto::origin::Origin;
 use crate::proto::swarm::{Setup, Swarm};
 use crate::proto::units::TorrentId;
+use crate::proto::web_seed;
 
 /// The first port that is tried when the user names none, and how many after it.
 const PORTS: std::ops::Range<u16> = 6881..6981;
@@ -266,6 +267,8 @@ impl Node {
         let tracker = online.then(|| {
             self.resources.network.open(door.clone());
             swarm.handle_candidates(options.peers, Origin::User, now);
+            let web_seeds = (0..).zip(&metainfo.web_seeds).map(|(n, _)| web_seed::address(n));
+            swarm.handle_candidates(web_seeds, Origin::Torrent, now);
             let mut tiers = metainfo.trackers.clone();
             tiers.extend(options.trackers.into_iter().map(|url| vec![url]));
             let job = Job {

@@ -16,6 +16,7 @@ mod keep;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,11 +35,13 @@ use super::message::{Command, FromPeer, ReadFailure, TO_TORRENT_CAPACITY, Tracke
 use super::network::Door;
 use super::resources::Resources;
 use super::tracker::TrackerHandle;
+use super::web_seed::{WebSeed, serve};
 use super::workers::{Busy, Done, Verdict, Work};
 use crate::proto::announce::Progress;
 use crate::proto::rate::Rate;
 use crate::proto::swarm::{Event, Job, Swarm};
 use crate::proto::units::{PeerKey, PieceIndex, Ticket};
+use crate::proto::web_seed;
 use crate::proto::wire::message::Message;
 
 /// Time between two reports of how it stands.
@@ -380,9 +383,7 @@ impl Torrent {
     fn act(&mut self, event: Event) {
         match event {
             Event::Ready(ticket) => self.deliver(ticket),
-            Event::Dial(addr) => {
-                tokio::spawn(dial(self.resources.network.clone(), self.door.clone(), addr));
-            }
+            Event::Dial(addr) => self.dial(addr),
             Event::Close(key, parting) => {
                 debug!(?key, %parting, "parting from a peer");
                 self.connections.remove(&key);
@@ -399,6 +400,19 @@ impl Torrent {
             }
             Event::Banned(culprit) => warn!(%culprit, "banned for false data"),
             Event::NeedPeers => self.need_peers(),
+        }
+    }
+
+    fn dial(&self, addr: SocketAddr) {
+        let (network, door) = (self.resources.network.clone(), self.door.clone());
+        match web_seed::index(addr) {
+            Some(index) => {
+                let seed = WebSeed { index, metainfo: self.content.metainfo.clone() };
+                tokio::spawn(serve(network, self.resources.trackers.clone(), door, seed));
+            }
+            None => {
+                tokio::spawn(dial(network, door, addr));
+            }
         }
     }
 

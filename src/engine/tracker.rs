@@ -13,11 +13,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use reqwest::Response;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
@@ -35,7 +37,7 @@ mod http;
 mod udp;
 
 use failure::Failure;
-use http::Http;
+use http::{Habit, Http};
 use udp::Udp;
 
 /// Peers that we ask for: enough to choose among, and what most trackers give at most.
@@ -58,6 +60,7 @@ const COMMANDS: usize = 8;
 pub struct Dialer {
     egress: Egress,
     http: Http,
+    parts: Http,
     permits: Semaphore,
 }
 
@@ -74,8 +77,56 @@ impl Dialer {
     /// tells others the address that it sees.
     pub fn new(egress: impl Into<Egress>) -> Arc<Self> {
         let egress = egress.into();
-        let http = Http::new(egress.clone());
-        Arc::new(Self { egress, http, permits: Semaphore::new(AT_ONCE) })
+        Arc::new(Self {
+            http: Http::new(egress.clone(), Habit::Answers),
+            parts: Http::new(egress.clone(), Habit::Parts),
+            permits: Semaphore::new(AT_ONCE),
+            egress,
+        })
+    }
+
+    /// Begins to read these bytes of a document that a torrent names, over one family.
+    ///
+    /// # Errors
+    /// When nobody answers, or the URL leads where none may.
+    pub async fn range(
+        &self,
+        url: Url,
+        family: Family,
+        range: Range<u64>,
+    ) -> Result<Response, FetchError> {
+        self.parts.range(url, family, range).await.map_err(FetchError)
+    }
+}
+
+/// Why a document was not had.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct FetchError(Failure);
+
+impl FetchError {
+    /// Whether the host has no address in the family that was asked for.
+    pub fn is_of_family(&self) -> bool {
+        matches!(self.0, Failure::NoAddress)
+    }
+
+    /// Whether the URL itself is at fault, and will be next time.
+    pub fn is_final(&self) -> bool {
+        match self.0 {
+            Failure::Url(_)
+            | Failure::Forbidden(_)
+            | Failure::Redirects
+            | Failure::Downgrade
+            | Failure::NotCarried => true,
+            Failure::NoAddress
+            | Failure::Name(_)
+            | Failure::TooLong
+            | Failure::Status(_)
+            | Failure::Http(_)
+            | Failure::Io(_)
+            | Failure::Answer(_)
+            | Failure::TimedOut => false,
+        }
     }
 }
 

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::origin::Origin;
+use super::origin::{Origin, Weight};
 use super::priority::priority;
 
 /// Addresses that one torrent remembers.
 pub const MAX_KNOWN: usize = 1000;
 
-/// Of those, how many nobody but strangers ([`Origin::is_hearsay`]) may have named: those of trackers and of the user
+/// Of those, how many nobody but strangers ([`Weight::Hearsay`]) may have named: those of trackers and of the user
 /// find room beside them.
 pub const MAX_HEARSAY: usize = MAX_KNOWN / 2;
 
@@ -38,15 +38,18 @@ enum Standing {
 struct Candidate {
     standing: Standing,
     failures: u32,
-    /// Named by the user: dialled first, and never given up.
-    chosen: bool,
-    /// Named by strangers alone.
-    hearsay: bool,
+    /// Of whoever named it with most weight.
+    weight: Weight,
     /// Of a connection between it and us (BEP 40).
     priority: u32,
 }
 
 impl Candidate {
+    /// Whether it is never given up.
+    fn stays(&self) -> bool {
+        self.weight >= Weight::Torrent
+    }
+
     /// Whether it may be dialled.
     fn is_due(&self, seeding: bool, now: Instant) -> bool {
         match self.standing {
@@ -98,25 +101,26 @@ impl Candidates {
 
     /// Takes in an address, if the torrent may have it from there.
     pub fn add(&mut self, addr: SocketAddr, origin: Origin, now: Instant) {
-        let chosen = origin == Origin::User;
         if !origin.may_serve(self.private) {
             return;
         }
-        let hearsay = origin.is_hearsay();
+        let weight = origin.weight();
         if let Some(known) = self.known.get_mut(&addr) {
-            known.chosen |= chosen;
-            known.hearsay &= hearsay;
-        } else if is_dialable(addr) && (chosen || self.has_room(hearsay)) {
+            known.weight = known.weight.max(weight);
+        } else if is_dialable(addr) && self.has_room(weight) {
             let standing = Standing::Waiting(now);
             let priority = rank(self.ours, addr);
-            let fresh = Candidate { standing, failures: 0, chosen, hearsay, priority };
-            self.known.insert(addr, fresh);
+            self.known.insert(addr, Candidate { standing, failures: 0, weight, priority });
         }
     }
 
-    fn has_room(&self, hearsay: bool) -> bool {
-        let strangers = || self.known.values().filter(|known| known.hearsay).count();
-        self.known.len() < MAX_KNOWN && !(hearsay && strangers() >= MAX_HEARSAY)
+    fn has_room(&self, weight: Weight) -> bool {
+        let hearsay = || self.known.values().filter(|known| known.weight == Weight::Hearsay);
+        match weight {
+            Weight::User | Weight::Torrent => true,
+            Weight::Tracker => self.known.len() < MAX_KNOWN,
+            Weight::Hearsay => self.known.len() < MAX_KNOWN && hearsay().count() < MAX_HEARSAY,
+        }
     }
 
     /// Addresses known.
@@ -140,7 +144,8 @@ impl Candidates {
         };
         let (addr, candidate) =
             self.known.iter_mut().filter(ready).min_by_key(|(_, candidate)| {
-                (!candidate.chosen, candidate.failures, Reverse(candidate.priority))
+                let is_chosen = candidate.weight == Weight::User;
+                (!is_chosen, candidate.failures, Reverse(candidate.priority))
             })?;
         candidate.standing = Standing::Busy;
         Some(*addr)
@@ -153,9 +158,9 @@ impl Candidates {
         })
     }
 
-    /// Whether the user named this address.
-    pub fn is_chosen(&self, addr: SocketAddr) -> bool {
-        self.known.get(&addr).is_some_and(|candidate| candidate.chosen)
+    /// Whether the user or the torrent itself named this address.
+    pub fn stays(&self, addr: SocketAddr) -> bool {
+        self.known.get(&addr).is_some_and(Candidate::stays)
     }
 
     /// Whether the address was taken in and not forgotten.
@@ -168,9 +173,10 @@ impl Candidates {
         let Some(candidate) = self.known.get_mut(&addr) else { return };
         candidate.failures += 1;
         let wait = FIRST_WAIT * 2u32.saturating_pow((candidate.failures - 1).min(10));
-        let wait = if candidate.chosen { FIRST_WAIT / 3 } else { wait.min(LONGEST_WAIT) };
+        let is_chosen = candidate.weight == Weight::User;
+        let wait = if is_chosen { FIRST_WAIT / 3 } else { wait.min(LONGEST_WAIT) };
         candidate.standing = Standing::Waiting(now + wait);
-        if candidate.failures > 6 && !candidate.chosen {
+        if candidate.failures > 6 && !candidate.stays() {
             self.known.remove(&addr);
         }
     }
@@ -195,9 +201,9 @@ impl Candidates {
         self.known.remove(&addr);
     }
 
-    /// Only those that the user named may still be dialled.
-    pub fn forget_all_but_chosen(&mut self) {
-        self.known.retain(|_, candidate| candidate.chosen);
+    /// Only those that the user or the torrent itself named may still be dialled.
+    pub fn forget_all_but_those_that_stay(&mut self) {
+        self.known.retain(|_, candidate| candidate.stays());
     }
 
     /// Nothing to do with this culprit for an hour.

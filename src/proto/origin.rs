@@ -11,6 +11,8 @@
 pub enum Origin {
     /// The user, by its address.
     User,
+    /// The torrent itself: one of its web seeds (BEP 19).
+    Torrent,
     /// A tracker that the torrent names.
     Tracker,
     /// A tracker that the user names and the torrent does not.
@@ -23,6 +25,19 @@ pub enum Origin {
     Lsd,
 }
 
+/// How much the word of an [`Origin`] counts, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Anybody at all can bring such addresses, as many as he likes.
+    Hearsay,
+    /// Whoever runs the tracker answers for them.
+    Tracker,
+    /// It stays as long as the torrent does.
+    Torrent,
+    /// Whoever runs us wants it.
+    User,
+}
+
 impl Origin {
     /// What a tracker with this URL is to a torrent with these. To one that names none, it is its own: whoever made
     /// it has told the user of the tracker by other means.
@@ -32,15 +47,20 @@ impl Origin {
         if is_own { Self::Tracker } else { Self::ForeignTracker }
     }
 
-    /// Whether anybody at all can bring such addresses, as many as he likes.
-    pub const fn is_hearsay(self) -> bool {
-        matches!(self, Self::Dht | Self::Pex | Self::Lsd)
+    /// How much its word counts.
+    pub const fn weight(self) -> Weight {
+        match self {
+            Self::User => Weight::User,
+            Self::Torrent => Weight::Torrent,
+            Self::Tracker | Self::ForeignTracker => Weight::Tracker,
+            Self::Dht | Self::Pex | Self::Lsd => Weight::Hearsay,
+        }
     }
 
     /// Whether the torrent may have peers from there, and be known there.
     pub const fn may_serve(self, private: bool) -> bool {
         match self {
-            Self::User | Self::Tracker => true,
+            Self::User | Self::Torrent | Self::Tracker => true,
             Self::ForeignTracker | Self::Dht | Self::Pex | Self::Lsd => !private,
         }
     }
@@ -54,6 +74,7 @@ mod tests {
     fn a_private_torrent_has_peers_from_its_trackers_and_its_user_alone() {
         for (origin, private) in [
             (Origin::User, true),
+            (Origin::Torrent, true),
             (Origin::Tracker, true),
             (Origin::ForeignTracker, false),
             (Origin::Dht, false),

@@ -27,6 +27,9 @@ const PEER_PORT: u16 = 6881;
 /// Where transmission takes orders.
 const RPC_PORT: u16 = 9091;
 
+/// Where web servers listen.
+const WEB_PORT: u16 = 8080;
+
 /// Where trackers listen.
 const TRACKER_PORT: u16 = 6969;
 
@@ -464,6 +467,28 @@ pub(crate) fn libtorrent_torrent(lan: &Lan, args: &[&str]) -> Output {
     let script = script("libtorrent_torrent.py");
     let all: Vec<&str> = [&script as &str].into_iter().chain(args.iter().copied()).collect();
     lan.run(&python_with_libtorrent(), &all)
+}
+
+/// nginx on this host, with the files below a directory; what was asked of it is in what it says.
+#[track_caller]
+pub(crate) fn nginx<'a>(lan: &'a Lan, ip: IpAddr, files: &Path) -> (Running<'a>, String) {
+    let root = lan.empty("nginx");
+    let at = SocketAddr::new(ip, WEB_PORT);
+    let temps = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temps: String =
+        temps.map(|name| format!("{name}_temp_path {}/t;\n", root.display())).concat();
+    let lines = format!(
+        "daemon off;\nmaster_process off;\npid {root}/pid;\nerror_log stderr;\nevents {{}}\n\
+         http {{\n{temps}access_log /dev/stdout;\nserver {{ listen {at}; root {files}; }}\n}}\n",
+        root = root.display(),
+        files = files.display()
+    );
+    let config = root.join("config");
+    fs::write(&config, lines).unwrap();
+    let program = tool("nginx", "nginx-light");
+    let running = lan.start("nginx", &program, &["-c", config.to_str().unwrap()]);
+    lan.until_listening("tcp", at);
+    (running, format!("http://{at}/"))
 }
 
 /// opentracker on this host, over HTTP and UDP, for one torrent.

@@ -1,4 +1,4 @@
-//! Announces over HTTP and HTTPS.
+//! Announces over HTTP and HTTPS, and parts of documents by the same rules.
 //!
 //! Invariant: every address that is dialled has passed [`Reach::allows`], also after redirects: names go
 //! through our resolver, addresses in URLs are checked before the request. Names that a proxy resolves are its to
@@ -6,11 +6,12 @@
 //! Invariant: TLS certificates are always verified.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::LOCATION;
+use reqwest::header::{LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use url::{Host, Url};
@@ -31,17 +32,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two reads of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections to one host that are kept for its next part.
+const MAX_IDLE: usize = 4;
+
 /// A client for each family and reach, built when first used: reading the system's certificates is dear.
 pub(super) struct Http {
     clients: [[OnceLock<Client>; Reach::ALL.len()]; 2],
     egress: Egress,
+    habit: Habit,
+}
+
+/// What is mostly asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// An answer in minutes: no connection is kept, and it may come compressed.
+    Answers,
+    /// One part of a document after another: connections are kept, and bytes come as they are.
+    Parts,
 }
 
 impl Http {
-    pub(super) fn new(egress: Egress) -> Self {
+    pub(super) fn new(egress: Egress, habit: Habit) -> Self {
         // Fails only when the process has chosen a provider already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { clients: Default::default(), egress }
+        Self { clients: Default::default(), egress, habit }
     }
 
     /// Announces to this URL over this family.
@@ -59,7 +73,8 @@ impl Http {
         let joint = if own.is_empty() { "" } else { "&" };
         let full = format!("{own}{joint}{}", query::write(announce, tracker_id));
         url.set_query(Some(&full));
-        let response = self.follow(url, family).await?;
+        let reach = |url: &Url, from| Reach::of_http(url.path(), from);
+        let response = self.follow(url, family, reach, None).await?;
         let status = response.status();
         let body = read(response).await?;
         match answer::read(&body) {
@@ -71,20 +86,39 @@ impl Http {
         }
     }
 
+    /// Begins to read these bytes of a web seed's document (BEP 19), of which there is at least one.
+    pub(super) async fn range(
+        &self,
+        url: Url,
+        family: Family,
+        range: Range<u64>,
+    ) -> Result<Response, Failure> {
+        let reach = |url: &Url, from| Reach::of_web_seed(url.query().is_some(), from);
+        self.follow(url, family, reach, Some(range)).await
+    }
+
     /// Follows redirects by hand, as each hop has its own reach.
-    async fn follow(&self, mut url: Url, family: Family) -> Result<Response, Failure> {
-        let mut reach = Reach::of_http(url.path(), None);
+    async fn follow(
+        &self,
+        mut url: Url,
+        family: Family,
+        reach_of: impl Fn(&Url, Option<IpAddr>) -> Reach,
+        range: Option<Range<u64>>,
+    ) -> Result<Response, Failure> {
+        let mut reach = reach_of(&url, None);
         for _ in 0..=MAX_REDIRECTS {
             self.check(&url, family, reach)?;
-            let response = self.client(family, reach)?.get(url.clone()).send().await?;
+            let mut request = self.client(family, reach)?.get(url.clone());
+            if let Some(Range { start, end }) = range {
+                request = request.header(RANGE, format!("bytes={start}-{}", end - 1));
+            }
+            let response = request.send().await?;
             let Some(next) = redirect(&url, &response)? else { return Ok(response) };
             if url.scheme() == "https" && next.scheme() != "https" {
                 return Err(Failure::Downgrade);
             }
             reach = match response.remote_addr() {
-                Some(far) if !self.egress.is_proxied() => {
-                    Reach::of_http(next.path(), Some(far.ip()))
-                }
+                Some(far) if !self.egress.is_proxied() => reach_of(&next, Some(far.ip())),
                 // Nobody knows who sent it.
                 _ => Reach::Global,
             };
@@ -120,12 +154,13 @@ impl Http {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = build(&self.egress, family, reach)?;
+        let client = build(&self.egress, family, reach, self.habit)?;
         Ok(slot.get_or_init(|| client))
     }
 }
 
-fn build(egress: &Egress, family: Family, reach: Reach) -> Result<Client, Failure> {
+fn build(egress: &Egress, family: Family, reach: Reach, habit: Habit) -> Result<Client, Failure> {
+    let idle = if habit == Habit::Parts { MAX_IDLE } else { 0 };
     let builder = || {
         let resolver = Resolver { egress: egress.clone(), family, reach };
         let builder = egress
@@ -135,8 +170,8 @@ fn build(egress: &Egress, family: Family, reach: Reach) -> Result<Client, Failur
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .dns_resolver(Arc::new(resolver))
-            // Minutes lie between two announces.
-            .pool_max_idle_per_host(0);
+            .pool_max_idle_per_host(idle)
+            .gzip(habit == Habit::Answers);
         Ok::<_, reqwest::Error>(builder)
     };
     // A machine without certificates can still announce over http; https fails there, as it must.

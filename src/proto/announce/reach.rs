@@ -1,4 +1,4 @@
-//! Which addresses a tracker's URL, or a peer that names others, may lead to.
+//! Which addresses a tracker's or web seed's URL, or a peer that names others, may lead to.
 //!
 //! Anyone can write a torrent, so a tracker's URL is a stranger's wish that this machine send a request
 //! somewhere. Without these rules it could be aimed at services that trust their own machine or network.
@@ -31,6 +31,16 @@ impl Reach {
             Some(ip) if distance(ip) == Some(Self::Global) => Self::Global,
             _ if path.starts_with("/announce") => Self::Loopback,
             _ => Self::Private,
+        }
+    }
+
+    /// For a web seed with a query in its URL or without. What trusts its own machine or network may heed a query; a
+    /// path alone asks for a file.
+    pub fn of_web_seed(has_query: bool, came_from: Option<IpAddr>) -> Self {
+        match came_from {
+            Some(ip) if distance(ip) == Some(Self::Global) => Self::Global,
+            _ if has_query => Self::Global,
+            _ => Self::Loopback,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::proto::gossip::Hearing;
 use crate::proto::origin::Origin;
 use crate::proto::peer::Peer;
 use crate::proto::units::PeerKey;
+use crate::proto::web_seed;
 use crate::proto::wire::extension::Extension;
 use crate::proto::wire::message::Message;
 use crate::proto::wire::pex::{Exchange, Traits};
@@ -45,7 +46,7 @@ impl Swarm {
         let others = self.peers.values().filter(|other| other.key != key);
         let here: BTreeMap<_, _> = others
             .filter_map(|other| Some((other.listens_at?, traits(other))))
-            .filter(|(addr, _)| reach.allows(addr.ip()))
+            .filter(|(addr, _)| reach.allows(addr.ip()) && web_seed::index(*addr).is_none())
             .collect();
         let peer = self.peers.get_mut(&key);
         if let Some(news) = peer.and_then(|peer| peer.gossip.news(&here, now)) {

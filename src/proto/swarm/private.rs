@@ -26,11 +26,11 @@ impl Swarm {
 
     /// Everyone goes whom the user did not name.
     fn leave_all(&mut self, now: Instant) {
-        let others = self.peers.values().filter(|peer| !self.candidates.is_chosen(peer.addr));
+        let others = self.peers.values().filter(|peer| !self.candidates.stays(peer.addr));
         for key in others.map(|peer| peer.key).collect::<Vec<_>>() {
             self.part(key, Parting::OtherTracker, now);
         }
-        self.candidates.forget_all_but_chosen();
+        self.candidates.forget_all_but_those_that_stay();
         self.settle(now);
     }
 

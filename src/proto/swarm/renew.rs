@@ -41,7 +41,7 @@ impl Swarm {
     fn is_useless(&self, peer: &Peer, now: Instant) -> bool {
         let is_new = now.saturating_duration_since(peer.since) < PROBATION;
         let moves = peer.down.per_second(now) + peer.up.per_second(now) >= TRICKLE;
-        if is_new || moves || self.candidates.is_chosen(peer.addr) {
+        if is_new || moves || self.candidates.stays(peer.addr) {
             return false;
         }
         let wanted = peer.peer_interested || peer.pieces.has_more_than(self.have());
