@@ -11,6 +11,7 @@ mod ends;
 mod failures;
 mod model;
 mod options;
+mod players;
 mod pressure;
 mod program;
 mod relay;

@@ -63,8 +63,13 @@ impl Stage {
 
     /// A seed of it, once it is ready.
     pub(crate) fn seed(&self, torrent: &Path, data: &Path) -> Seed {
+        self.seed_with(torrent, data, &[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn seed_with(&self, torrent: &Path, data: &Path, args: &[&str]) -> Seed {
         let mut command = Program::btfs();
-        command.arg("seed").arg(torrent).arg(data).args(["--listen", "127.0.0.1:0"]);
+        command.arg("seed").arg(torrent).arg(data).args(["--listen", "127.0.0.1:0"]).args(args);
         let program = Program::start(&mut command);
         let line = program.await_line("on port");
         let port: u16 = line.rsplit(' ').next().unwrap().parse().unwrap();
