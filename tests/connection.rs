@@ -60,7 +60,7 @@ async fn connected(
     let (door, mut heard) = door(b'a', capacity);
     let (near, far) = duplex(buffer);
     let addr = SocketAddr::from(([127, 0, 0, 1], 6881));
-    let hello = Hello { addr, incoming: false, handshake: handshake_of(b'b') };
+    let hello = Hello { addr, incoming: false, handshake: handshake_of(b'b'), round_trip: None };
     tokio::spawn(async move { connection::run(&network(), door, hello, split(near)).await });
     let FromPeer::Connected { key, hello, sender } = next(&mut heard).await else {
         panic!("a hello")
@@ -176,6 +176,7 @@ async fn connections_without_a_place_in_the_queue_read_nothing() {
             addr: SocketAddr::from(([127, 0, 0, 1], 6881)),
             incoming: false,
             handshake: handshake_of(name as u8),
+            round_trip: None,
         };
         let (network, door) = (network.clone(), door.clone());
         tokio::spawn(async move { connection::run(&network, door, hello, split(near)).await });

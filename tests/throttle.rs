@@ -52,7 +52,7 @@ async fn connected(
     let addr = SocketAddr::from(([127, 0, 0, 1], 6881));
     let (near, far) = duplex(buffer);
     let network = network.clone();
-    let hello = Hello { addr, incoming: false, handshake };
+    let hello = Hello { addr, incoming: false, handshake, round_trip: None };
     tokio::spawn(async move { connection::run(&network, door, hello, split(near)).await });
     let FromPeer::Connected { sender, .. } = heard.recv().await.unwrap() else { panic!("a hello") };
     (far, heard, sender)

@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
@@ -29,8 +30,9 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
     let opened = handshake::within_limit(open(&network, &door, addr)).await;
     drop(turn);
     match opened {
-        Ok((_place, stream, Shaken { handshake, ciphers })) => {
-            let hello = Hello { addr, incoming: false, handshake };
+        Ok((_place, stream, Shaken { handshake, ciphers }, round_trip)) => {
+            let round_trip = Some(round_trip);
+            let hello = Hello { addr, incoming: false, handshake, round_trip };
             connection::carry(&network, door, hello, stream.into_split(), ciphers).await;
         }
         Err(error) => {
@@ -45,7 +47,7 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
 }
 
 /// A connection that has shaken hands, and its place.
-type Opened<'a> = (SemaphorePermit<'a>, TcpStream, Shaken);
+type Opened<'a> = (SemaphorePermit<'a>, TcpStream, Shaken, Duration);
 
 async fn open<'a>(
     network: &'a Network,
@@ -53,24 +55,30 @@ async fn open<'a>(
     addr: SocketAddr,
 ) -> Result<Opened<'a>, HandshakeError> {
     let place = network.place().ok_or(HandshakeError::Full)?;
-    let mut stream = connect(network, addr).await?;
+    let (mut stream, round_trip) = connect(network, addr).await?;
     let encryption = network.transports.encryption;
     if encryption == Encryption::Require {
         let shaken = handshake::offer_encrypted(&mut stream, door, encryption).await?;
-        return Ok((place, stream, shaken));
+        return Ok((place, stream, shaken, round_trip));
     }
     match handshake::offer(&mut stream, door).await {
         Err(HandshakeError::Closed) if encryption == Encryption::Prefer => {
-            let mut stream = connect(network, addr).await?;
+            let (mut stream, round_trip) = connect(network, addr).await?;
             let shaken = handshake::offer_encrypted(&mut stream, door, encryption).await?;
-            Ok((place, stream, shaken))
+            Ok((place, stream, shaken, round_trip))
         }
-        shaken => Ok((place, stream, shaken?)),
+        shaken => Ok((place, stream, shaken?, round_trip)),
     }
 }
 
-async fn connect(network: &Network, addr: SocketAddr) -> Result<TcpStream, HandshakeError> {
+/// With the time that it took.
+async fn connect(
+    network: &Network,
+    addr: SocketAddr,
+) -> Result<(TcpStream, Duration), HandshakeError> {
+    let asked = Instant::now();
     let stream = network.egress.connect(addr).await.map_err(HandshakeError::Io)?;
+    let round_trip = asked.elapsed();
     connection::prepare(&stream)?;
-    Ok(stream)
+    Ok((stream, round_trip))
 }

@@ -75,7 +75,7 @@ async fn welcome(
     drop(turn);
     match answered {
         Ok((_place, Shaken { handshake, ciphers }, door)) => {
-            let hello = Hello { addr, incoming: true, handshake };
+            let hello = Hello { addr, incoming: true, handshake, round_trip: None };
             connection::carry(&network, door, hello, stream.into_split(), ciphers).await;
         }
         Err(error) => debug!(%addr, %error, "turned a peer away"),

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -81,6 +82,8 @@ pub struct Hello {
     pub incoming: bool,
     /// What it said first.
     pub handshake: Handshake,
+    /// How long the line took for a message without payload and its answer, where that was seen.
+    pub round_trip: Option<Duration>,
 }
 
 /// Events that a torrent's trackers may have under way to it.

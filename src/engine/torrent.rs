@@ -223,6 +223,9 @@ impl Torrent {
             FromPeer::Connected { key, hello, sender } => {
                 self.connections.insert(key, sender);
                 self.swarm.handle_connected(key, hello.addr, hello.incoming, hello.handshake, now);
+                if let Some(round_trip) = hello.round_trip {
+                    self.swarm.handle_round_trip(key, round_trip);
+                }
             }
             FromPeer::Messages { key, batch } => self.swarm.handle_messages(key, batch, now),
             FromPeer::Sent { key, payload } => {

@@ -76,7 +76,7 @@ pub async fn serve(network: Arc<Network>, dialer: Arc<Dialer>, door: Door, seed:
     let reserved = Reserved { extended: true, fast: true, dht: false };
     let peer_id = PeerId(rand::random());
     let handshake = Handshake { reserved, info_hash: door.info_hash, peer_id };
-    let hello = Hello { addr, incoming: false, handshake };
+    let hello = Hello { addr, incoming: false, handshake, round_trip: None };
     let connected = FromPeer::Connected { key, hello, sender };
     let greeting = FromPeer::Messages { key, batch: greeting(&url) };
     for event in [connected, greeting] {

@@ -5,6 +5,8 @@
 //!
 //! Not here: what to do about any of it ([`crate::proto::swarm`]).
 
+mod line;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,32 +16,17 @@ use super::bitfield::Bitfield;
 use super::config::Config;
 use super::gossip::Gossip;
 use super::metadata::serve::Allowance;
-use super::rate::{Rate, Throughput};
-use super::units::{BLOCK_LEN, BlockRef, PeerId, PeerKey, PieceIndex};
+use super::rate::Rate;
+use super::units::{BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
 use super::wire::extension::ExtensionHandshake;
+use line::{Line, Mark};
 
 /// Time over which the choker averages.
 const CHOKER_SPAN: Duration = Duration::from_secs(20);
 
 /// Requests that a peer takes which does not say how many, as libtorrent assumes too.
 const DEFAULT_REQQ: usize = 250;
-
-/// Requests to a peer that has brought nothing yet: about what a home line holds in one round trip.
-const FIRST_DEPTH: f64 = 8.0;
-
-/// Round trip that is assumed until one is seen.
-const FIRST_RTT: Duration = Duration::from_millis(200);
-
-/// Bytes per second that are assumed until some have come.
-const FIRST_RATE: f64 = 128.0 * 1024.0;
-
-/// Requests before one whose delay still tells the round trip. More than none, or a round trip that has grown
-/// under load would never be seen, and the queue stay too short for it.
-const FEW_AHEAD: usize = 2;
-
-/// Round trips below this are not told from chance.
-const SHORT_RTT: Duration = Duration::from_millis(25);
 
 /// Rejects in a row after which a peer is snubbed.
 const MANY_REJECTS: u32 = 16;
@@ -52,6 +39,12 @@ const LONGEST_REJECT: Duration = Duration::from_secs(10);
 
 /// The same for a peer that has not yet rejected anything that we took back: some, like Transmission 3, never do.
 const FIRST_REJECT: Duration = Duration::from_millis(500);
+
+/// What comes so soon after our handshake is no answer to it.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
+/// Weight of the latest cancel in how a peer heeds them.
+const HEED_WEIGHT: f64 = 0.1;
 
 /// Longest silence of a peer that was asked, before it is snubbed: while somebody reads, and otherwise.
 const SNUB: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(20));
@@ -74,41 +67,9 @@ pub struct Outstanding {
     pub released: bool,
     /// Whether we took the request back.
     pub cancelled: bool,
-    /// Requests that stood before it then; its delay tells the round trip when there were few.
-    ahead: usize,
-    /// Bytes that the peer had brought before.
-    delivered: u64,
-    /// When it should be here, if all goes as before.
-    expected: Instant,
-    /// When it is late.
-    due: Instant,
-}
-
-/// How the queue of a fresh peer grows: by one with each block, so it doubles in a round trip, until two rounds
-/// have brought nothing. Without it, a long line would be found out by half a queue at a time.
-#[derive(Clone, Copy, Debug)]
-struct SlowStart {
-    depth: f64,
-    /// The round ends when the peer has brought so many bytes.
-    round_ends: u64,
-    best: f64,
-    stale: u32,
-}
-
-impl SlowStart {
-    const FIRST: Self = Self { depth: FIRST_DEPTH, round_ends: 0, best: 0.0, stale: 0 };
-
-    /// A block came; `None` when the start is over.
-    fn step(mut self, delivered: u64, outstanding: usize, rate: f64) -> Option<Self> {
-        self.depth += 1.0;
-        if delivered < self.round_ends {
-            return Some(self);
-        }
-        self.round_ends = delivered + outstanding as u64 * u64::from(BLOCK_LEN);
-        self.stale = if rate > 1.25 * self.best { 0 } else { self.stale + 1 };
-        self.best = self.best.max(rate);
-        (self.stale < 2).then_some(self)
-    }
+    /// Whether that was in time for a peer that sends what it is asked for one by one.
+    in_time: bool,
+    mark: Mark,
 }
 
 /// One connection.
@@ -179,12 +140,9 @@ pub struct Peer {
     /// Messages that made no sense but do no harm; too many end the connection.
     pub oddities: u32,
     outstanding: VecDeque<Outstanding>,
-    throughput: Throughput,
-    start: Option<SlowStart>,
-    rtt: Option<Duration>,
-    /// How much later than expected blocks come, on average.
-    lateness: Duration,
-    last_block: Instant,
+    line: Line,
+    /// How often it heeded of late what we took back in time, of 1.
+    heed: f64,
 }
 
 impl Peer {
@@ -231,11 +189,8 @@ impl Peer {
             gossip: Gossip::new(now),
             oddities: 0,
             outstanding: VecDeque::new(),
-            throughput: Throughput::default(),
-            start: Some(SlowStart::FIRST),
-            rtt: None,
-            lateness: Duration::ZERO,
-            last_block: now,
+            line: Line::new(now),
+            heed: 1.0,
         }
     }
 
@@ -266,28 +221,46 @@ impl Peer {
         self.outstanding.iter()
     }
 
-    /// The shortest round trip seen of late, and a guess before one was seen.
+    /// The round trip of the line when it is empty, and a guess before it is known.
     pub fn rtt(&self) -> Duration {
-        self.rtt.unwrap_or(FIRST_RTT)
+        self.line.rtt()
+    }
+
+    /// The peer has said something. Who dials waits for our handshake before it says more, so the first of it tells
+    /// the round trip; what was under way already, tells none.
+    pub fn hears(&mut self, now: Instant) {
+        let first = now.saturating_duration_since(self.since);
+        if self.incoming && self.heard == self.since && first > AT_ONCE {
+            self.line.set_rtt(first);
+        }
+        self.heard = now;
+    }
+
+    /// The round trip is known from messages without payload.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.line.set_rtt(rtt);
     }
 
     /// When a block should be here that is asked for now, after so many others.
     pub fn eta(&self, others: usize, now: Instant) -> Instant {
         let blocks = (self.waiting() + others) as f64 + 1.0;
-        let due = self.outstanding.iter().filter(|asked| !asked.cancelled).map(|asked| asked.due);
+        let due =
+            self.outstanding.iter().filter(|asked| !asked.cancelled).map(|asked| asked.mark.due);
         // Who is behind is thought to stay behind by as much again.
         let behind = due.min().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
-        now + behind + self.rtt() + self.time_of_blocks(blocks)
-    }
-
-    fn time_of_blocks(&self, blocks: f64) -> Duration {
-        let rate = self.throughput.per_second().unwrap_or(FIRST_RATE).max(1024.0);
-        Duration::from_secs_f64(blocks * f64::from(BLOCK_LEN) / rate)
+        now + behind + self.rtt() + self.line.time_of_blocks(blocks)
     }
 
     /// Requests that will be answered with bytes, as far as we know.
     fn waiting(&self) -> usize {
-        self.outstanding.iter().filter(|asked| !asked.cancelled).count()
+        let heeds = self.heeds_cancels();
+        self.outstanding.iter().filter(|asked| !asked.cancelled || !heeds).count()
+    }
+
+    /// Whether it pays to take requests back. Some peers have all of them in a buffer at once, where nothing can be
+    /// taken back any more.
+    fn heeds_cancels(&self) -> bool {
+        self.heed > 0.5
     }
 
     /// Requests that may be added now. `reading`: somebody waits or will, so the queue is kept short.
@@ -296,17 +269,9 @@ impl Peer {
             return usize::from(self.outstanding.is_empty());
         }
         let depth = if reading { config.reading_depth } else { config.filling_depth };
-        let depth = depth.max(self.rtt().mul_f64(1.5));
-        let wanted = match (self.throughput.per_second(), self.start) {
-            (None, _) => FIRST_DEPTH,
-            (Some(rate), start) => {
-                let blocks = rate * depth.as_secs_f64() / f64::from(BLOCK_LEN);
-                start.map_or(blocks, |start| start.depth.min(2.0 * blocks)).max(2.0)
-            }
-        };
         let reqq = self.said.requests.map_or(DEFAULT_REQQ, usize::from).max(1);
         let limit = reqq.min(config.max_outstanding);
-        let by_depth = (wanted as usize).saturating_sub(self.waiting());
+        let by_depth = self.line.queue(depth).saturating_sub(self.waiting());
         by_depth.min(limit.saturating_sub(self.outstanding.len()))
     }
 
@@ -317,23 +282,9 @@ impl Peer {
             asked.released = false;
             return false;
         }
-        if self.outstanding.is_empty() {
-            self.last_block = now;
-        }
-        let ahead = self.waiting();
-        let expected = now + self.rtt() + self.time_of_blocks(ahead as f64 + 1.0);
-        let due = expected + self.rtt().max(SHORT_RTT).max(4 * self.lateness);
-        let delivered = self.throughput.delivered();
-        let asked = Outstanding {
-            block,
-            at: now,
-            released: false,
-            cancelled: false,
-            ahead,
-            delivered,
-            expected,
-            due,
-        };
+        let mark = self.line.ask(self.waiting(), self.outstanding.is_empty(), now);
+        let asked =
+            Outstanding { block, at: now, released: false, cancelled: false, in_time: false, mark };
         self.outstanding.push_back(asked);
         true
     }
@@ -342,31 +293,15 @@ impl Peer {
     pub fn brought(&mut self, block: BlockRef, bytes: u64, now: Instant) -> bool {
         self.downloaded += bytes;
         self.down.add(bytes, now);
-        self.throughput.add(bytes);
-        self.last_block = now;
+        self.line.came(bytes, now);
         self.snubbed = false;
         self.rejects = 0;
         let Some(asked) = self.take_out(block) else { return false };
-        self.measure(&asked, now);
-        true
-    }
-
-    fn measure(&mut self, asked: &Outstanding, now: Instant) {
-        let busy = !self.outstanding.is_empty();
-        self.throughput.answered(asked.delivered, asked.at, busy, now);
-        let rate = self.throughput.per_second().unwrap_or(0.0);
-        let (delivered, outstanding) = (self.throughput.delivered(), self.outstanding.len());
-        self.start = self.start.and_then(|start| start.step(delivered, outstanding, rate));
-        let late = now.saturating_duration_since(asked.expected);
-        self.lateness = self.lateness.mul_f64(0.875) + late.mul_f64(0.125);
-        if asked.ahead > FEW_AHEAD {
-            return;
+        if asked.in_time {
+            self.heed *= 1.0 - HEED_WEIGHT;
         }
-        let seen = now.saturating_duration_since(asked.at);
-        self.rtt = match self.rtt {
-            Some(rtt) if seen > rtt => Some(rtt.mul_f64(0.9) + seen.mul_f64(0.1)),
-            Some(_) | None => Some(seen),
-        };
+        self.line.answered(&asked.mark, self.outstanding.len(), now);
+        true
     }
 
     /// The peer will not bring the block; tells how it stood.
@@ -377,8 +312,18 @@ impl Peer {
 
     /// The request is taken back; the peer still answers or rejects it (BEP 6).
     pub fn cancel(&mut self, block: BlockRef) {
-        for asked in self.outstanding.iter_mut().filter(|asked| asked.block == block) {
-            asked.cancelled = true;
+        let sent = self.on_their_way();
+        if let Some(nth) = self.outstanding.iter().position(|asked| asked.block == block) {
+            self.outstanding[nth].cancelled = true;
+            self.outstanding[nth].in_time = nth > sent;
+        }
+    }
+
+    /// The peer rejects what it was asked for.
+    pub fn rejected(&mut self, asked: &Outstanding) {
+        self.obeys_cancels |= asked.cancelled;
+        if asked.in_time {
+            self.heed += HEED_WEIGHT * (1.0 - self.heed);
         }
     }
 
@@ -404,7 +349,8 @@ impl Peer {
     /// Requests that were taken back and neither rejected nor answered for too long, against BEP 6.
     pub fn take_forgotten(&mut self, now: Instant) -> Vec<BlockRef> {
         let limit = if self.obeys_cancels { LONGEST_REJECT } else { FIRST_REJECT };
-        let gone = |a: &Outstanding| a.cancelled && now.saturating_duration_since(a.due) > limit;
+        let gone =
+            |a: &Outstanding| a.cancelled && now.saturating_duration_since(a.mark.due) > limit;
         let forgotten = self.outstanding.iter().filter(|a| gone(a)).map(|a| a.block).collect();
         self.outstanding.retain(|asked| !gone(asked));
         forgotten
@@ -418,13 +364,14 @@ impl Peer {
     /// Whether the peer has been silent for too long about what it was asked.
     pub fn is_silent(&self, reading: bool, now: Instant) -> bool {
         let limit = if reading { SNUB.0.max(4 * self.rtt()) } else { SNUB.1 };
-        !self.outstanding.is_empty() && now.saturating_duration_since(self.last_block) > limit
+        !self.outstanding.is_empty()
+            && now.saturating_duration_since(self.line.last_block()) > limit
     }
 
     /// Gives up on what the peer was asked: it is still welcome, but others are asked now.
     pub fn snub(&mut self) -> Vec<BlockRef> {
         self.snubbed = true;
-        self.start = Some(SlowStart::FIRST);
+        self.line.restart();
         let held = self.outstanding.iter_mut().filter(|asked| !asked.released);
         held.map(|asked| {
             asked.released = true;
@@ -437,24 +384,31 @@ impl Peer {
     /// average, over the time that they were expected to take as they were asked for.
     pub fn late(&self, now: Instant) -> impl Iterator<Item = BlockRef> {
         let stands = |asked: &&Outstanding| !asked.released;
-        self.outstanding.iter().filter(stands).filter(move |a| now > a.due).map(|a| a.block)
+        self.outstanding.iter().filter(stands).filter(move |a| now > a.mark.due).map(|a| a.block)
     }
 
     /// What the peer should still bring, and when; what is late counts as far away.
     pub fn expected(&self, now: Instant) -> impl Iterator<Item = (Instant, BlockRef)> {
         let stands = |asked: &&Outstanding| !asked.released && !asked.cancelled;
         self.outstanding.iter().filter(stands).map(move |asked| {
-            let at = if now > asked.due { now + LONGEST_REJECT } else { asked.expected };
+            let at = if now > asked.mark.due { now + LONGEST_REJECT } else { asked.mark.expected };
             (at, asked.block)
         })
     }
 
     /// Blocks that stand in the way of a new request: those that can be taken back before the peer sends them.
     pub fn in_the_way(&self) -> Vec<BlockRef> {
-        let each = self.time_of_blocks(1.0).as_secs_f64();
-        let on_their_way = (self.rtt().as_secs_f64() / each).ceil() as usize;
+        if !self.heeds_cancels() {
+            return Vec::new();
+        }
         let waiting = self.outstanding.iter().filter(|asked| !asked.cancelled);
-        waiting.skip(on_their_way).map(|asked| asked.block).collect()
+        waiting.skip(self.on_their_way()).map(|asked| asked.block).collect()
+    }
+
+    /// Blocks that the peer will have sent before it hears of a cancel.
+    fn on_their_way(&self) -> usize {
+        let each = self.line.time_of_blocks(1.0).as_secs_f64();
+        (self.rtt().as_secs_f64() / each).ceil() as usize
     }
 
     /// Whether it has taken much from us and given next to nothing.
@@ -466,7 +420,7 @@ impl Peer {
     pub fn score(&self, now: Instant) -> f64 {
         let response = 1.0 / (1.0 + self.rtt().as_secs_f64());
         let silence =
-            if self.outstanding.is_empty() { Duration::ZERO } else { now - self.last_block };
+            if self.outstanding.is_empty() { Duration::ZERO } else { now - self.line.last_block() };
         self.down.per_second(now) * response / (1.0 + silence.as_secs_f64() / 10.0)
     }
 }

@@ -394,6 +394,13 @@ impl Swarm {
         self.settle(now);
     }
 
+    /// The peer's answer to a message without payload took so long: it tells the line better than blocks do.
+    pub fn handle_round_trip(&mut self, key: PeerKey, time: Duration) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.set_rtt(time);
+        }
+    }
+
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, key: PeerKey, now: Instant) {
         self.drop_peer(key, now);

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use btfs::proto::wire::message::Message;
 
+use super::congestion::Window;
+
 /// Bytes of the headers of Ethernet, IP and TCP around small messages that leave together.
 const HEADERS: u64 = 66;
 
@@ -35,6 +37,8 @@ pub(crate) struct Line {
     pub(crate) buffer: u64,
     /// What the device's queue holds, as time of the line.
     pub(crate) queue: Duration,
+    /// Whether connections begin slowly, as TCP's do.
+    pub(crate) slow_start: bool,
 }
 
 impl Line {
@@ -47,6 +51,7 @@ impl Line {
             jitter: Duration::ZERO,
             buffer: 0,
             queue: Duration::ZERO,
+            slow_start: false,
         }
     }
 
@@ -62,9 +67,17 @@ pub(crate) fn payload(message: &Message) -> u64 {
 }
 
 fn transfer(messages: &[Message], rate: u64) -> Duration {
+    time_of(wire_len(messages), rate)
+}
+
+fn wire_len(messages: &[Message]) -> u64 {
     let all: u64 = messages.iter().map(|message| 17 + payload(message)).sum();
     let headers = if messages.iter().all(|message| payload(message) == 0) { HEADERS } else { 0 };
-    Duration::from_nanos((all + headers).saturating_mul(1_000_000_000) / rate)
+    all + headers
+}
+
+fn time_of(bytes: u64, rate: u64) -> Duration {
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
 }
 
 /// One connection's way to the line.
@@ -78,6 +91,9 @@ struct Socket {
     held: u64,
     /// Whether it stands in line for its turn.
     in_turn: bool,
+    /// Bytes of the block in front that the line has sent.
+    begun: u64,
+    window: Option<Window>,
 }
 
 impl Socket {
@@ -95,6 +111,31 @@ impl Socket {
             self.taken.extend(self.waiting.pop_front());
         }
         bytes
+    }
+
+    /// What leaves next: its bytes on the line, and the messages of which nothing is left then.
+    fn next(&mut self, now: Instant) -> (u64, Vec<Message>) {
+        let mut messages = together(&mut self.taken);
+        let left = wire_len(&messages) - self.begun;
+        let is_block = messages.iter().any(|message| payload(message) > 0);
+        let room = match &mut self.window {
+            Some(window) if is_block => window.room(now),
+            _ => left,
+        };
+        if room >= left {
+            self.begun = 0;
+            return (left, messages);
+        }
+        self.begun += room;
+        self.taken.extend(messages.pop());
+        self.taken.rotate_right(1);
+        (room, Vec::new())
+    }
+
+    /// When its window lets something leave, if it waits for that.
+    fn opens(&self) -> Option<Instant> {
+        let waits = !self.in_turn && !self.taken.is_empty();
+        self.window.as_ref().filter(|_| waits)?.opens()
     }
 }
 
@@ -150,6 +191,12 @@ impl Uplink {
         self.fill(link, line);
     }
 
+    /// The connection begins.
+    pub(crate) fn meet(&mut self, link: u64, round_trip: Duration, now: Instant, line: &Line) {
+        let window = line.slow_start.then(|| Window::new(round_trip, now));
+        self.sockets.entry(link).or_default().window = window;
+    }
+
     /// The connection is gone, and what it had to send.
     pub(crate) fn forget(&mut self, link: u64) {
         self.sockets.remove(&link);
@@ -180,26 +227,38 @@ impl Uplink {
             }
             self.fill(link, line);
         }
+        if line.slow_start {
+            for (link, socket) in &mut self.sockets {
+                if socket.opens().is_some_and(|at| at <= now) {
+                    socket.in_turn = true;
+                    self.ready.push_back(*link);
+                }
+            }
+        }
         std::mem::take(&mut self.untold)
     }
 
     /// What leaves next, as long as the device's queue has room.
     pub(crate) fn depart(&mut self, now: Instant, line: &Line) -> Option<Departure> {
-        if self.free.saturating_duration_since(now) > line.queue {
-            return None;
-        }
-        let (link, socket) = loop {
+        let (link, messages) = loop {
+            if self.free.saturating_duration_since(now) > line.queue {
+                return None;
+            }
             let link = self.ready.pop_front()?;
-            if self.sockets.contains_key(&link) {
-                break (link, self.sockets.get_mut(&link)?);
+            let Some(socket) = self.sockets.get_mut(&link) else { continue };
+            let (bytes, messages) = socket.next(now);
+            self.free = self.free.max(now) + time_of(bytes, line.up);
+            if let Some(window) = &mut socket.window {
+                window.sent(self.free, bytes);
+            }
+            socket.in_turn = !messages.is_empty() && !socket.taken.is_empty();
+            if socket.in_turn {
+                self.ready.push_back(link);
+            }
+            if !messages.is_empty() {
+                break (link, messages);
             }
         };
-        let messages = together(&mut socket.taken);
-        socket.in_turn = !socket.taken.is_empty();
-        if socket.in_turn {
-            self.ready.push_back(link);
-        }
-        self.free = self.free.max(now) + transfer(&messages, line.up);
         let bytes = messages.iter().map(payload).sum();
         if bytes > 0 {
             self.leaving.push_back((self.free, link, bytes));
@@ -213,7 +272,8 @@ impl Uplink {
         let room = self.free.checked_sub(line.queue).unwrap_or(now).max(now);
         let room = (!self.ready.is_empty()).then_some(room);
         let told = (!self.untold.is_empty()).then_some(now);
-        let at = [left, room, told].into_iter().flatten().min()?;
+        let opens = line.slow_start.then(|| self.sockets.values().filter_map(Socket::opens).min());
+        let at = [left, room, told, opens.flatten()].into_iter().flatten().min()?;
         if self.look.is_some_and(|look| look <= at) {
             return None;
         }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod agenda;
+pub mod congestion;
 pub mod content;
 pub mod distribution;
 pub mod fake;

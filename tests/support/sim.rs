@@ -324,6 +324,11 @@ impl World {
         self.nodes[node].alive = false;
     }
 
+    /// The node's line changes; what is on it arrives as it would have.
+    pub(crate) fn change_line(&mut self, node: NodeId, line: Line) {
+        self.nodes[node].line = line;
+    }
+
     /// Opens a handle on the whole torrent.
     pub(crate) fn open(&mut self, node: NodeId, reader: u64) {
         let all = 0..self.torrent.geometry.total();
@@ -490,6 +495,9 @@ impl World {
             return;
         }
         self.link_mut(link).up[end] = true;
+        let (now, round_trip) = (self.now(), self.delay(link) + self.delay(link));
+        let Node { uplink, line, .. } = &mut self.nodes[node];
+        uplink.meet(link, round_trip, now, line);
         let fast = !matches!(self.nodes[other].brain, Brain::Script(_, false, _));
         let incoming = end == 1;
         let mut addr = address(other);
@@ -507,6 +515,9 @@ impl World {
         }
         self.command(node, |swarm, now| {
             swarm.handle_connected(PeerKey(link), addr, incoming, said, now);
+            if !incoming {
+                swarm.handle_round_trip(PeerKey(link), round_trip);
+            }
         });
     }
 

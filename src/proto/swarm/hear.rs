@@ -24,7 +24,7 @@ impl Swarm {
     pub fn handle_messages(&mut self, key: PeerKey, batch: Vec<Message>, now: Instant) {
         for message in batch {
             let Some(peer) = self.peers.get_mut(&key) else { return };
-            peer.heard = now;
+            peer.hears(now);
             let heard = self.hear(key, message, now);
             if let Err(violation) = heard {
                 self.part(key, Parting::Violation(violation), now);
@@ -186,7 +186,7 @@ impl Swarm {
         }
         // It may come after we gave the request up for lost.
         let Some(asked) = peer.take_out(block) else { return Ok(()) };
-        peer.obeys_cancels |= asked.cancelled;
+        peer.rejected(&asked);
         // Said while unchoked and not to our cancel, it means that this piece will not come from there.
         let refuses = !peer.peer_choking && !asked.cancelled;
         let snub = refuses && peer.refuse(block.piece, now);
