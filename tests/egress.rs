@@ -153,3 +153,48 @@ fn while_the_proxy_is_down_or_refuses_nobody_is_reached() {
     assert!(!get.stop().success());
     assert_eq!(outpost.seen(&watch, 1), to_proxy());
 }
+
+#[test]
+fn with_a_device_nothing_but_lookups_goes_by_another() {
+    let lan = Lan::new();
+    let world = World::new(&lan);
+    let outpost = Outpost::new(&lan, 2);
+    let (first, second) = (outpost.watch(1), outpost.watch(2));
+    let port = peer_at(host(1)).port();
+    let listen = format!("0.0.0.0:{port}");
+    let more = ["--bind-device", "line2", "--listen", &listen, "--seed-time", "1h"];
+    let (get, film) = world.get(&lan, &outpost, &more);
+    get.until_says("seeding on");
+    assert_eq!(fs::read(film).unwrap(), world.data);
+    let takes = |n| {
+        let dial =
+            format!("import socket; socket.create_connection(('{}', {port}), 5)", Outpost::addr(n));
+        lan.command(Path::new("python3")).args(["-c", &dial]).output().unwrap().status.success()
+    };
+    assert!(takes(2) && !takes(1));
+    assert!(get.stop().success());
+    let tracker = tracker_at(host(9));
+    let seen = outpost.seen(&second, 2);
+    for expected in
+        [format!("tcp {} {port}", host(1)), format!("udp {} {}", tracker.ip(), tracker.port())]
+    {
+        assert!(seen.contains(&expected), "{expected}: {seen:?}");
+    }
+    let mut seen = outpost.seen(&first, 1);
+    seen.remove(&format!("udp {} 53", host(NAMESERVER)));
+    // Refusing whoever knocks at the other door is the kernel's word, not ours.
+    seen.retain(|way| !way.starts_with("tcp 10.8.1.2 "));
+    assert_eq!(seen, BTreeSet::new());
+}
+
+#[test]
+fn without_its_device_nothing_starts() {
+    let lan = Lan::new();
+    let world = World::new(&lan);
+    let outpost = Outpost::new(&lan, 1);
+    let watch = outpost.watch(1);
+    let (get, _) = world.get(&lan, &outpost, &["--bind-device", "line9"]);
+    get.until_says("cannot use the network interface line9: No such device");
+    assert_eq!(get.ended().code(), Some(1));
+    assert_eq!(outpost.seen(&watch, 1), BTreeSet::new());
+}

@@ -108,6 +108,12 @@ pub struct NetworkArgs {
     /// nobody is reached.
     #[arg(long, value_name = "URL", conflicts_with = "listen")]
     pub proxy: Option<String>,
+    /// Use this network interface alone
+    ///
+    /// For peers and trackers, both ways. It must be there at the start; while it is gone, nobody is reached. Names are
+    /// still looked up by the system, by whatever way that takes.
+    #[arg(long, value_name = "IF", hide_short_help = true)]
+    pub bind_device: Option<String>,
     /// Upload at most so much a second
     ///
     /// Such as 500KiB/s, over all torrents and peers. Messages that control a connection count, and do not

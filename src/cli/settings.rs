@@ -17,6 +17,7 @@ use super::exit::UsageError;
 use super::options::{EncryptionKind, NetworkArgs, StorageArgs, StoreKind};
 use super::proxy::NamedProxy;
 use crate::engine::network::Transports;
+use crate::engine::egress::Egress;
 use crate::engine::node::Ways;
 use crate::engine::throttle::Rates;
 use crate::proto::config::Config;
@@ -101,6 +102,8 @@ impl Network {
     pub fn of(args: &NetworkArgs) -> Result<Self, UsageError> {
         let listen = args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?;
         let alone = listen.is_some_and(|addr: SocketAddr| addr.ip().is_loopback());
+        let device = args.bind_device.as_deref().map(device).transpose()?;
+        let egress = Egress { device, ..Egress::default() };
         Ok(Self {
             listen,
             peers: args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?,
@@ -111,6 +114,7 @@ impl Network {
                 lsd: !args.no_lsd && !alone,
                 ..Ways::default()
             },
+            ways: Ways { egress },
             proxy: args.proxy.as_deref().map(NamedProxy::parse).transpose()?,
             rates: Rates {
                 up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
@@ -213,6 +217,15 @@ fn encryption(typed: EncryptionKind) -> Encryption {
         EncryptionKind::Require => Encryption::Require,
         EncryptionKind::Off => Encryption::Off,
     }
+/// `--bind-device`: a name that an interface could have.
+fn device(typed: &str) -> Result<String, UsageError> {
+    let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    if typed.is_empty() || typed.len() >= libc::IFNAMSIZ || typed.contains(odd) {
+        return Err(UsageError(format!(
+            "--bind-device {typed}: is no interface's name; 'ip link' lists them"
+        )));
+    }
+    Ok(typed.to_owned())
 }
 
 fn tracker(typed: &str) -> Result<Url, UsageError> {
@@ -332,6 +345,7 @@ mod tests {
             encryption: EncryptionKind::Prefer,
             no_lsd: false,
             proxy: None,
+            bind_device: None,
             max_up: None,
             max_down: None,
         };
@@ -359,6 +373,16 @@ mod tests {
                 (told, _) => panic!("{name}: {told:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_interface_has_a_name() {
+        let table =
+            [("eth0", true), ("wg-home.5", true), ("", false), ("a/b", false), ("a b", false)];
+        for (typed, good) in table {
+            assert_eq!(device(typed).is_ok(), good, "{typed:?}");
+        }
+        assert!(device("abcdefghijklmno").is_ok() && device("abcdefghijklmnop").is_err());
     }
 
     #[test]

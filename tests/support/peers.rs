@@ -274,8 +274,14 @@ impl Running<'_> {
 
     /// Asks it to end, and waits until it has.
     #[track_caller]
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.ended()
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> ExitStatus {
         let mut ended = None;
         let what = format!("{} ends", self.name);
         self.lan.until(&what, || {
