@@ -5,6 +5,7 @@
 //! Not here: decisions on what to fetch (`proto`), and what each option means (`settings`).
 
 pub mod args;
+pub mod blocklist;
 pub mod content_source;
 pub mod create;
 pub mod daemon;

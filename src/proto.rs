@@ -7,6 +7,7 @@ pub mod awaited;
 pub mod bencode;
 pub mod bitfield;
 pub mod blame;
+pub mod blocklist;
 pub mod cache;
 pub mod candidates;
 pub mod choker;

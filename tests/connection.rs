@@ -15,6 +15,7 @@ use btfs::engine::message::{FromPeer, Hello};
 use btfs::engine::network::{
     CONNECTIONS, Door, HALF_OPEN, Network, SHAKING, Transports, canonical,
 };
+use btfs::proto::blocklist::Draft;
 use btfs::proto::mse::Encryption;
 use btfs::proto::units::{InfoHash, PeerId, PeerKey};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
@@ -299,15 +300,14 @@ async fn a_trickled_handshake_counts_as_long_as_it_is_in_time() {
 
 /// A listener of its own network on loopback, with a door of the given name open.
 fn listening(addr: &str, name: u8) -> (SocketAddr, Arc<Network>, mpsc::Receiver<FromPeer>) {
-    listening_by(addr, name, Encryption::default())
+    listening_in(network(), addr, name)
 }
 
-fn listening_by(
+fn listening_in(
+    network: Arc<Network>,
     addr: &str,
     name: u8,
-    encryption: Encryption,
 ) -> (SocketAddr, Arc<Network>, mpsc::Receiver<FromPeer>) {
-    let network = network_by(encryption);
     let (door, heard) = door(name, 16);
     network.open(door);
     let listener = listen::bind(&Egress::default(), addr.parse().unwrap()).unwrap();
@@ -372,6 +372,21 @@ async fn both_families_share_a_port() {
     match listen::bind(&Egress::default(), format!("[::]:{port}").parse().unwrap()) {
         Ok(v6) => assert_eq!(v6.local_addr().unwrap().port(), port),
         Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_on_the_blocklist_is_hung_up_on() {
+    let mut draft = Draft::default();
+    draft.line(b"127.0.0.2");
+    let choosy = Network::new(Egress::default()).without(Arc::new(draft.finish()));
+    let (addr, _, _there) = listening_in(Arc::new(choosy), "127.0.0.1:0", b'b');
+    for (last, welcome) in [(2, false), (3, true)] {
+        let (door, mut here) = door(b'a', 16);
+        let local = LocalAddrs { v4: Some(Ipv4Addr::new(127, 0, 0, last)), v6: None };
+        tokio::spawn(dial(Arc::new(Network::new(local)), door, addr));
+        let connected = matches!(next(&mut here).await, FromPeer::Connected { .. });
+        assert_eq!(connected, welcome, "127.0.0.{last}");
     }
 }
 
@@ -445,7 +460,7 @@ async fn sides_meet_if_either_way_suits_both() {
         (Off, Off, Ok(())),
     ] {
         let name = format!("{dials:?} to {listens:?}");
-        let (addr, _, mut there) = listening_by("127.0.0.1:0", b'b', listens);
+        let (addr, _, mut there) = listening_in(network_by(listens), "127.0.0.1:0", b'b');
         let (door, mut here) = door(b'a', 16);
         tokio::spawn(dial(network_by(dials), door, addr));
         match next(&mut here).await {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfs::proto::awaited::{Holders, Stage, Standing};
 use btfs::proto::bitfield::Bitfield;
+use btfs::proto::blocklist::Draft;
 use btfs::proto::config::Config;
 use btfs::proto::geometry::Geometry;
 use btfs::proto::origin::Origin;
@@ -460,4 +462,26 @@ fn what_is_awaited_is_told_with_who_has_it_and_what_was_asked() {
     assert_eq!(told.holders, Holders { snubbed: 1, ..Holders::default() });
     swarm.cancel(Ticket(1), now);
     assert_eq!(swarm.awaited(start), []);
+}
+
+#[test]
+fn peers_on_the_blocklist_are_not_dialled_whoever_names_them() {
+    let now = Instant::now();
+    let mut draft = Draft::default();
+    draft.line(b"198.51.100.0/24");
+    let blocklist = Arc::new(draft.finish());
+    let config = Config { blocklist, ..Config::default() };
+    let mut swarm = swarm_with(Bitfield::empty(PIECES), config, now);
+    let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    let named = [addr("198.51.100.7:1"), addr("[::ffff:198.51.100.8]:1"), addr("198.51.101.7:1")];
+    for origin in [Origin::Tracker, Origin::Pex, Origin::Dht, Origin::Lsd] {
+        swarm.handle_candidates(named, origin, now);
+    }
+    let dials: Vec<_> = std::iter::from_fn(|| swarm.poll_event())
+        .filter_map(|event| match event {
+            Event::Dial(addr) => Some(addr),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(dials, [addr("198.51.101.7:1")]);
 }

@@ -108,6 +108,12 @@ pub struct NetworkArgs {
     /// nobody is reached.
     #[arg(long, value_name = "URL", conflicts_with = "listen")]
     pub proxy: Option<String>,
+    /// Have nothing to do with peers on this list; may be repeated
+    ///
+    /// A file of addresses and ranges, one a line, as p2p, DAT or CIDR, IPv4 and IPv6, plain or in gzip. Peers named by
+    /// --peer and trackers are reached all the same.
+    #[arg(long = "blocklist", value_name = "FILE", hide_short_help = true)]
+    pub blocklists: Vec<PathBuf>,
     /// Use this network interface alone
     ///
     /// For peers and trackers, both ways. It must be there at the start; while it is gone, nobody is reached. Names are

@@ -7,17 +7,19 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use url::Url;
 
+use super::blocklist;
 use super::exit::UsageError;
 use super::options::{EncryptionKind, NetworkArgs, StorageArgs, StoreKind};
 use super::proxy::NamedProxy;
-use crate::engine::network::Transports;
 use crate::engine::egress::Egress;
+use crate::engine::network::Transports;
 use crate::engine::node::Ways;
 use crate::engine::throttle::Rates;
 use crate::proto::config::Config;
@@ -98,23 +100,26 @@ impl Network {
     /// Gives the network options their meaning.
     ///
     /// # Errors
-    /// An address or URL cannot be read.
-    pub fn of(args: &NetworkArgs) -> Result<Self, UsageError> {
+    /// An address or URL cannot be read, or a blocklist.
+    pub fn of(args: &NetworkArgs) -> anyhow::Result<Self> {
+        let peers: Vec<_> = args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?;
+        let mut blocklist = blocklist::read(&args.blocklists)?;
+        peers.iter().for_each(|peer| blocklist.allow(peer.ip()));
         let listen = args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?;
         let alone = listen.is_some_and(|addr: SocketAddr| addr.ip().is_loopback());
         let device = args.bind_device.as_deref().map(device).transpose()?;
         let egress = Egress { device, ..Egress::default() };
         Ok(Self {
             listen,
-            peers: args.peers.iter().map(|typed| peer(typed)).collect::<Result<_, _>>()?,
+            peers,
             trackers: args.trackers.iter().map(|typed| tracker(typed)).collect::<Result<_, _>>()?,
             exchange: !args.no_pex,
             ways: Ways {
+                egress,
+                blocklist: Arc::new(blocklist),
                 transports: Transports { encryption: encryption(args.encryption) },
                 lsd: !args.no_lsd && !alone,
-                ..Ways::default()
             },
-            ways: Ways { egress },
             proxy: args.proxy.as_deref().map(NamedProxy::parse).transpose()?,
             rates: Rates {
                 up: args.max_up.as_deref().map(|typed| rate("--max-up", typed)).transpose()?,
@@ -217,6 +222,8 @@ fn encryption(typed: EncryptionKind) -> Encryption {
         EncryptionKind::Require => Encryption::Require,
         EncryptionKind::Off => Encryption::Off,
     }
+}
+
 /// `--bind-device`: a name that an interface could have.
 fn device(typed: &str) -> Result<String, UsageError> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
@@ -345,6 +352,7 @@ mod tests {
             encryption: EncryptionKind::Prefer,
             no_lsd: false,
             proxy: None,
+            blocklists: Vec::new(),
             bind_device: None,
             max_up: None,
             max_down: None,

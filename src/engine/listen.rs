@@ -44,6 +44,9 @@ pub async fn serve(network: Arc<Network>, listener: TcpListener) {
         let turn = Arc::clone(&network.shaking).acquire_owned().await;
         let turn = turn.expect("the semaphore is never closed");
         match listener.accept().await {
+            Ok((_, addr)) if network.blocklist.contains(addr.ip()) => {
+                debug!(%addr, "turned a peer of the blocklist away");
+            }
             Ok((stream, addr)) => {
                 tokio::spawn(welcome(Arc::clone(&network), turn, stream, canonical(addr)));
             }

@@ -17,6 +17,7 @@ use super::egress::Egress;
 use super::message::FromPeer;
 use super::pool::Pool;
 use super::throttle::{Rates, Throttle};
+use crate::proto::blocklist::Blocklist;
 use crate::proto::mse::{Encryption, obscured};
 use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
 
@@ -56,6 +57,8 @@ pub struct Transports {
 #[derive(Debug)]
 pub struct Network {
     pub(super) egress: Egress,
+    /// Who is neither dialled nor heard.
+    pub(super) blocklist: Arc<Blocklist>,
     pub(super) pool: Pool,
     pub(super) up: Throttle,
     pub(super) down: Throttle,
@@ -72,6 +75,7 @@ impl Network {
     pub fn new(egress: impl Into<Egress>) -> Self {
         Self {
             egress: egress.into(),
+            blocklist: Arc::default(),
             pool: Pool::new(FREE_BLOCKS),
             up: Throttle::default(),
             down: Throttle::default(),
@@ -82,6 +86,12 @@ impl Network {
             doors: RwLock::default(),
             next_key: AtomicU64::new(0),
         }
+    }
+
+    /// The same without those on the list.
+    #[must_use]
+    pub fn without(self, blocklist: Arc<Blocklist>) -> Self {
+        Self { blocklist, ..self }
     }
 
     /// The same with limits on what connections carry. Call it inside the runtime.

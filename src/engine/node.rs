@@ -25,6 +25,7 @@ use super::tracker::{self, Job};
 use super::workers::Workers;
 use crate::proto::announce::Progress;
 use crate::proto::announce::tiers::Pace;
+use crate::proto::blocklist::Blocklist;
 use crate::proto::config::Config;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::origin::Origin;
@@ -58,6 +59,8 @@ pub struct Ways {
     pub transports: Transports,
     /// Calling on the local network (BEP 14).
     pub lsd: bool,
+    /// Who is neither dialled nor heard.
+    pub blocklist: Arc<Blocklist>,
 }
 
 /// Whether and where the process is to be reached.
@@ -82,7 +85,7 @@ pub struct Options {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, beside the torrent's own.
     pub trackers: Vec<String>,
-    /// The knobs; `open_bytes` and `upload_limited` are set from [`Limits`].
+    /// The knobs; `open_bytes` and `upload_limited` are set from [`Limits`], `blocklist` from [`Ways`].
     pub config: Config,
 }
 
@@ -149,7 +152,7 @@ impl Node {
         if let Some(device) = egress.device.clone() {
             egress.check().map_err(|source| NodeError::Device { device, source })?;
         }
-        let network = Network::new(egress).by(ways.transports);
+        let network = Network::new(egress).by(ways.transports).without(ways.blocklist.clone());
         let network = network.limited(limits.rates).recycling(limits.memory_bytes);
         let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -246,6 +249,7 @@ impl Node {
         let online = self.reach != Reach::Offline;
         let now = clock::now();
         let mut config = options.config;
+        config.blocklist = self.resources.network.blocklist.clone();
         config.upload_limited = self.limits.rates.up.is_some();
         config.open_bytes = self.resources.assembling.share(content.id, 0);
         // A window must not push its own pieces out of the store.

@@ -1,6 +1,9 @@
 //! Plain knobs of the pure heart, each with its unit, default and consequence. Data only: builds nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::blocklist::Blocklist;
 
 /// How a swarm behaves.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub struct Config {
     pub evicts: bool,
     /// Several connections from one public IP address. Default no; loopback and private addresses always may.
     pub many_per_ip: bool,
+    /// Addresses that are not dialled, whoever names them. Default: none.
+    pub blocklist: Arc<Blocklist>,
 }
 
 impl Default for Config {
@@ -67,6 +72,7 @@ impl Default for Config {
             max_window: 64 << 20,
             evicts: false,
             many_per_ip: false,
+            blocklist: Arc::default(),
         }
     }
 }

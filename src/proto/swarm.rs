@@ -338,7 +338,8 @@ impl Swarm {
         origin: Origin,
         now: Instant,
     ) {
-        for addr in addrs {
+        let blocklist = self.config.blocklist.clone();
+        for addr in addrs.into_iter().filter(|addr| !blocklist.contains(addr.ip())) {
             self.candidates.add(addr, origin, now);
         }
         self.dial(now);
