@@ -1,6 +1,6 @@
 //! `--blocklist`: the files, plain or in gzip.
 //!
-//! Invariant: of a file at most [`MAX_BYTES`] are read, inflated ones counted, and of a line [`MAX_LINE`] are held at once.
+//! Invariant: of a file at most 256 MiB are read, inflated ones counted, and of a line 4 KiB are held at once.
 //!
 //! Not here: what the lines mean ([`crate::proto::blocklist`]).
 
