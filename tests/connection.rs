@@ -30,7 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn door(name: u8, capacity: usize) -> (Door, mpsc::Receiver<FromPeer>) {
     let (to_torrent, heard) = mpsc::channel(capacity);
-    (Door { info_hash: TORRENT, peer_id: PeerId([name; 20]), pieces: None, to_torrent }, heard)
+    (
+        Door {
+            info_hash: TORRENT,
+            peer_id: PeerId([name; 20]),
+            dht: false,
+            pieces: None,
+            to_torrent,
+        },
+        heard,
+    )
 }
 
 fn network() -> Arc<Network> {

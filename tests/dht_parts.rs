@@ -440,10 +440,9 @@ fn torrents_are_looked_up_when_it_is_time() {
     torrents.enlist(wanted, Some(6881), start);
     assert_eq!(search(&mut torrents, 0, start), 2);
     assert_eq!(torrents.poll_timeout(), Some(start + ANNOUNCE));
+    assert_eq!(FIRST_GAP * 20, LONGEST_GAP);
     let mut now = start;
-    for gap in
-        [FIRST_GAP * 2, FIRST_GAP * 4, FIRST_GAP * 8, FIRST_GAP * 16, LONGEST_GAP, LONGEST_GAP]
-    {
+    for gap in [1, 2, 4, 8, 16, 20, 20].map(|times| FIRST_GAP * times) {
         torrents.need_peers(wanted, now);
         torrents.need_peers(wanted, now);
         assert_eq!(

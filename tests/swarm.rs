@@ -485,3 +485,38 @@ fn peers_on_the_blocklist_are_not_dialled_whoever_names_them() {
         .collect();
     assert_eq!(dials, [addr("198.51.101.7:1")]);
 }
+
+/// BEP 5: who has a node is told of ours and names his own, once.
+#[test]
+fn dht_nodes_are_named_by_those_that_have_one_to_those_that_do() {
+    let start = Instant::now();
+    let node = SocketAddr::from(([10, 0, 0, 2], 7001));
+    for (name, ours, theirs, private, met) in [
+        ("both", true, true, false, true),
+        ("we have none", false, true, false, false),
+        ("the torrent is private", true, true, true, false),
+    ] {
+        let config = Config { dht: ours, ..Config::default() };
+        let mut swarm = make(Bitfield::empty(PIECES), config, private, start);
+        let reserved = Reserved { dht: theirs, ..Reserved::default() };
+        let hand = Handshake { reserved, info_hash: InfoHash([0; 20]), peer_id: PeerId([2; 20]) };
+        swarm.handle_connected(KEY, at(2), true, hand, start);
+        assert_eq!(said(&mut swarm).contains(&Message::Port(6881)), met, "{name}");
+        swarm.handle_messages(
+            KEY,
+            vec![Message::Port(0), Message::Port(7001), Message::Port(22)],
+            start,
+        );
+        let named: Vec<_> = std::iter::from_fn(|| swarm.poll_event())
+            .filter_map(|event| match event {
+                Event::DhtNode(addr) => Some(addr),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(named, Vec::from_iter(met.then_some(node)), "{name}");
+    }
+    let mut swarm =
+        swarm_with(Bitfield::empty(PIECES), Config { dht: true, ..Config::default() }, start);
+    meet(&mut swarm, vec![], start);
+    assert!(!said(&mut swarm).contains(&Message::Port(6881)), "a peer without a node is not told");
+}

@@ -46,7 +46,8 @@ async fn connected(
 ) -> (DuplexStream, mpsc::Receiver<FromPeer>, mpsc::Sender<Message>) {
     let (to_torrent, mut heard) = mpsc::channel(4);
     let info_hash = InfoHash([7; 20]);
-    let door = Door { info_hash, peer_id: PeerId([b'a'; 20]), pieces: None, to_torrent };
+    let door =
+        Door { info_hash, peer_id: PeerId([b'a'; 20]), dht: false, pieces: None, to_torrent };
     let reserved = Reserved { extended: true, fast: true, dht: false };
     let handshake = Handshake { reserved, info_hash, peer_id: PeerId([b'b'; 20]) };
     let addr = SocketAddr::from(([127, 0, 0, 1], 6881));

@@ -134,6 +134,7 @@ impl Talk {
         let (to_torrent, mut events) = mpsc::channel(1000);
         let network = Arc::new(Network::new(LocalAddrs::default()));
         let door = Door {
+            dht: false,
             info_hash: torrent.info_hash,
             peer_id: PeerId([1; 20]),
             pieces: Some(torrent.geometry.piece_count()),

@@ -81,11 +81,12 @@ impl Get {
             }
         }
         let goals = Goals::of(&self.goals, !self.no_upload)?;
+        let cache_dir = settings::cache_dir(None)?;
         Ok(GetSettings {
             goals,
-            cache_dir: settings::cache_dir(None)?,
+            network: Network::of(&self.network)?.kept_in(&cache_dir),
+            cache_dir,
             memory_bytes: settings::memory(&self.memory)?,
-            network: Network::of(&self.network)?,
             upload: !self.no_upload,
             source: Source::parse(&self.source)?,
             dir: settings::absolute("DIR", &self.dir)?,

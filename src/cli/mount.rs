@@ -137,9 +137,13 @@ impl Mount {
     fn settings(self) -> anyhow::Result<MountSettings> {
         let options = MountOptions::parse(self.options.iter().map(String::as_str))?;
         let read_timeout = settings::read_timeout(&self.read_timeout)?;
-        let network = Network::of(&self.network)?;
         let goals = Goals::of(&self.goals, !self.no_upload)?;
         let storage = Storage::of(&self.storage)?;
+        let network = Network::of(&self.network)?;
+        let network = match storage.place {
+            Place::Memory => network,
+            Place::Cache | Place::Keep(_) => network.kept_in(&storage.cache_dir),
+        };
         let sources =
             self.sources.iter().map(|typed| Source::parse(typed)).collect::<Result<_, _>>()?;
         let log_file =

@@ -80,6 +80,18 @@ pub struct NetworkArgs {
     /// any takes no other.
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
+    /// Stay out of the DHT
+    ///
+    /// The DHT finds peers without a tracker. It is left alone too when --listen names a loopback address and there
+    /// is no --dht-bootstrap; a private torrent (BEP 27) is never looked up or announced there.
+    #[arg(long, hide_short_help = true)]
+    pub no_dht: bool,
+    /// Enter the DHT through this node; may be repeated
+    ///
+    /// Used in place of the public ones: router.bittorrent.com, dht.transmissionbt.com and dht.libtorrent.org. Nodes
+    /// of an earlier run, of torrents and of peers are used in any case.
+    #[arg(long, value_name = "HOST:PORT", hide_short_help = true, conflicts_with = "no_dht")]
+    pub dht_bootstrap: Vec<String>,
     /// Exchange no peers with peers
     #[arg(long, hide_short_help = true)]
     pub no_pex: bool,

@@ -64,8 +64,14 @@ impl Seed {
         self.data
             .metadata()
             .with_context(|| format!("{}: cannot seed from there", self.data.display()))?;
+        let network = Network::of(&self.network)?;
+        let network = match settings::cache_dir(None) {
+            Ok(dir) => network.kept_in(&dir),
+            // Without a home nothing is kept, and nothing else here needs one.
+            Err(_) => network,
+        };
         Ok(SeedSettings {
-            network: Network::of(&self.network)?,
+            network,
             goals: Goals::of(&self.goals, true)?,
             source: Source::parse(&self.torrent)?,
             data: settings::absolute("DATA", &self.data)?,

@@ -18,6 +18,7 @@ use super::blocklist;
 use super::exit::UsageError;
 use super::options::{EncryptionKind, NetworkArgs, StorageArgs, StoreKind};
 use super::proxy::NamedProxy;
+use crate::engine::dht::{self, PUBLIC_ROUTERS};
 use crate::engine::egress::Egress;
 use crate::engine::network::Transports;
 use crate::engine::node::Ways;
@@ -118,6 +119,7 @@ impl Network {
                 egress,
                 blocklist: Arc::new(blocklist),
                 transports: Transports { encryption: encryption(args.encryption) },
+                dht: dht(args, alone)?,
                 lsd: !args.no_lsd && !alone,
             },
             proxy: args.proxy.as_deref().map(NamedProxy::parse).transpose()?,
@@ -130,6 +132,15 @@ impl Network {
                     .transpose()?,
             },
         })
+    }
+
+    /// The same, with what is learnt of the network kept below this directory.
+    #[must_use]
+    pub fn kept_in(mut self, cache_dir: &Path) -> Self {
+        if let Some(dht) = &mut self.ways.dht {
+            dht.dir = Some(cache_dir.join("dht"));
+        }
+        self
     }
 
     /// What of it a torrent's swarm has to know.
@@ -233,6 +244,33 @@ fn device(typed: &str) -> Result<String, UsageError> {
         )));
     }
     Ok(typed.to_owned())
+}
+
+/// How to take part in the DHT, if so. From a loopback address nobody else can be reached, unless he is named.
+fn dht(args: &NetworkArgs, alone: bool) -> Result<Option<dht::Settings>, UsageError> {
+    let named: Vec<_> =
+        args.dht_bootstrap.iter().map(|typed| node(typed)).collect::<Result<_, _>>()?;
+    let public = || PUBLIC_ROUTERS.map(|(host, port)| (host.to_owned(), port)).to_vec();
+    let bootstrap = match (args.no_dht, named.is_empty()) {
+        (true, _) => None,
+        (false, true) if alone => None,
+        (false, true) => Some(public()),
+        (false, false) => Some(named),
+    };
+    Ok(bootstrap.map(|bootstrap| dht::Settings { bootstrap, dir: None }))
+}
+
+fn node(typed: &str) -> Result<(String, u16), UsageError> {
+    let parts = typed.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        (!host.is_empty()).then(|| (host.to_owned(), port))
+    });
+    parts.ok_or_else(|| {
+        UsageError(format!(
+            "--dht-bootstrap {typed}: is no HOST:PORT; write it as node.example:6881 or [2001:db8::1]:6881"
+        ))
+    })
 }
 
 fn tracker(typed: &str) -> Result<Url, UsageError> {
@@ -348,6 +386,8 @@ mod tests {
             listen: Some(listen.into()),
             peers: vec![peer.into()],
             trackers: vec![url.into()],
+            no_dht: false,
+            dht_bootstrap: vec![],
             no_pex: false,
             encryption: EncryptionKind::Prefer,
             no_lsd: false,
@@ -391,6 +431,22 @@ mod tests {
             assert_eq!(device(typed).is_ok(), good, "{typed:?}");
         }
         assert!(device("abcdefghijklmno").is_ok() && device("abcdefghijklmnop").is_err());
+    }
+
+    #[test]
+    fn nodes_are_hosts_with_ports() {
+        let table = [
+            ("node.example:6881", Some(("node.example", 6881))),
+            ("192.0.2.1:1", Some(("192.0.2.1", 1))),
+            ("[2001:db8::1]:6881", Some(("2001:db8::1", 6881))),
+            ("node.example", None),
+            ("node.example:0", None),
+            (":6881", None),
+        ];
+        for (typed, expected) in table {
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(node(typed).ok(), expected, "{typed}");
+        }
     }
 
     #[test]

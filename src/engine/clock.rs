@@ -19,6 +19,16 @@ pub fn seed() -> u64 {
     rand::rng().random()
 }
 
+/// A seed for chances that others must not guess.
+pub fn secret() -> [u8; 32] {
+    rand::rng().random()
+}
+
+/// A name for a node of the DHT.
+pub fn node_id() -> [u8; 20] {
+    rand::rng().random()
+}
+
 /// A name for one torrent's peers to know us by.
 pub fn peer_id() -> PeerId {
     let mut id = [0; 20];

@@ -24,7 +24,7 @@ use crate::proto::wire::message::{Handshake, Reserved};
 /// Time for connecting and both handshakes together.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
-/// What we speak beside BEP 3.
+/// What we speak beside BEP 3, whatever the torrent.
 const RESERVED: Reserved = Reserved { extended: true, fast: true, dht: false };
 
 /// Why no connection came of it.
@@ -207,8 +207,8 @@ fn check(theirs: &Handshake, door: &Door) -> Result<(), HandshakeError> {
 }
 
 fn ours(door: &Door) -> [u8; HANDSHAKE_LEN] {
-    let ours = Handshake { reserved: RESERVED, info_hash: door.info_hash, peer_id: door.peer_id };
-    ours.encode()
+    let reserved = Reserved { dht: door.dht, ..RESERVED };
+    Handshake { reserved, info_hash: door.info_hash, peer_id: door.peer_id }.encode()
 }
 
 async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), HandshakeError> {

@@ -17,6 +17,7 @@ use super::egress::Egress;
 use super::message::FromPeer;
 use super::pool::Pool;
 use super::throttle::{Rates, Throttle};
+use super::udp_port::UdpPort;
 use crate::proto::blocklist::Blocklist;
 use crate::proto::mse::{Encryption, obscured};
 use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
@@ -40,6 +41,8 @@ pub struct Door {
     pub info_hash: InfoHash,
     /// Our name in its swarm.
     pub peer_id: PeerId,
+    /// Whether peers are told that we are a node of the DHT.
+    pub dht: bool,
     /// Pieces in the torrent, once that is known.
     pub pieces: Option<u32>,
     /// The torrent's task.
@@ -63,6 +66,7 @@ pub struct Network {
     pub(super) up: Throttle,
     pub(super) down: Throttle,
     pub(super) transports: Transports,
+    udp: Option<Arc<UdpPort>>,
     pub(super) half_open: Semaphore,
     connections: Semaphore,
     pub(super) shaking: Arc<Semaphore>,
@@ -80,6 +84,7 @@ impl Network {
             up: Throttle::default(),
             down: Throttle::default(),
             transports: Transports::default(),
+            udp: None,
             half_open: Semaphore::new(HALF_OPEN),
             connections: Semaphore::new(CONNECTIONS),
             shaking: Arc::new(Semaphore::new(SHAKING)),
@@ -100,6 +105,12 @@ impl Network {
         Self { up: Throttle::new(rates.up), down: Throttle::new(rates.down), ..self }
     }
 
+    /// The same with a UDP port.
+    #[must_use]
+    pub fn with_udp(self, udp: Option<Arc<UdpPort>>) -> Self {
+        Self { udp, ..self }
+    }
+
     /// The same with so many bytes of block buffers kept for use again. As many as may be under way: given back
     /// to the allocator, those of one burst would stand beside those of the next, in the heaps of other threads.
     #[must_use]
@@ -112,6 +123,11 @@ impl Network {
     #[must_use]
     pub fn by(self, transports: Transports) -> Self {
         Self { transports, ..self }
+    }
+
+    /// The UDP side of the port where we listen, if there is one.
+    pub fn udp_port(&self) -> Option<&Arc<UdpPort>> {
+        self.udp.as_ref()
     }
 
     /// Lets incoming connections through to the torrent; a second door of a torrent replaces its first.

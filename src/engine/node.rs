@@ -1,16 +1,20 @@
 //! This process as a BitTorrent peer: starts what torrents share, adds torrents, ends them all.
 
+mod ports;
+
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
+use ports::Ports;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::check::Checked;
 use super::clock;
+use super::dht::{self, Dht};
 use super::egress::{Egress, LocalAddrs};
 use super::handle::{Handle, Status};
 use super::home::{Home, HomeError, Opened};
@@ -33,9 +37,6 @@ use crate::proto::swarm::{Setup, Swarm};
 use crate::proto::units::TorrentId;
 use crate::proto::web_seed;
 
-/// The first port that is tried when the user names none, and how many after it.
-const PORTS: std::ops::Range<u16> = 6881..6981;
-
 /// Replies of workers that may wait for a torrent's task; the workers wait when there are more.
 const DONE_CAPACITY: usize = 256;
 
@@ -57,6 +58,8 @@ pub struct Ways {
     pub egress: Egress,
     /// How it connects to those found.
     pub transports: Transports,
+    /// As a node of the DHT (BEP 5).
+    pub dht: Option<dht::Settings>,
     /// Calling on the local network (BEP 14).
     pub lsd: bool,
     /// Who is neither dialled nor heard.
@@ -152,19 +155,21 @@ impl Node {
         if let Some(device) = egress.device.clone() {
             egress.check().map_err(|source| NodeError::Device { device, source })?;
         }
+        let Ports { tcp, udp, port } = Ports::open(reach, &egress, ways.dht.is_some())?;
+        let lsd = (ways.lsd && reach != Reach::Offline).then(|| Lsd::start(&egress, port));
         let network = Network::new(egress).by(ways.transports).without(ways.blocklist.clone());
         let network = network.limited(limits.rates).recycling(limits.memory_bytes);
-        let network = Arc::new(network);
+        let network = Arc::new(network.with_udp(udp.map(Arc::new)));
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
-        let sockets = listening(reach, &network.egress)?;
-        let port = sockets.first().map_or(0, |(port, _)| *port);
-        let lsd = (ways.lsd && reach != Reach::Offline).then(|| Lsd::start(&network.egress, port));
-        let resources =
-            Resources::new(network, workers, lsd, limits.memory_bytes, limits.store_bytes);
-        let listeners = sockets
+        let dht = ways.dht.clone().zip(network.udp_port().cloned());
+        let dht = dht.map(|(settings, port)| Dht::start(settings, port));
+        let mut resources =
+            Resources::new(network, workers, limits.memory_bytes, limits.store_bytes);
+        (resources.lsd, resources.dht) = (lsd, dht);
+        let listeners = tcp
             .into_iter()
-            .map(|(_, socket)| tokio::spawn(listen::serve(resources.network.clone(), socket)))
+            .map(|socket| tokio::spawn(listen::serve(resources.network.clone(), socket)))
             .collect();
         Ok(Self {
             resources: Arc::new(resources),
@@ -222,6 +227,9 @@ impl Node {
         for goodbye in goodbyes {
             let _ = goodbye.await;
         }
+        if let Some(dht) = &self.resources.dht {
+            dht.stop().await;
+        }
     }
 
     fn serve(&self, opened: Opened, options: Options) -> Handle {
@@ -240,9 +248,12 @@ impl Node {
             watch::channel(Status { have, have_bytes, ..Status::default() });
         let (progress, watch_progress) = watch::channel(Progress { left, ..Progress::default() });
         let peer_id = clock::peer_id();
+        let dht = self.resources.dht.as_ref();
+        let dht = dht.filter(|_| Origin::Dht.may_serve(metainfo.private));
         let door = Door {
             info_hash: metainfo.info_hash,
             peer_id,
+            dht: dht.is_some(),
             pieces: Some(metainfo.geometry.piece_count()),
             to_torrent,
         };
@@ -250,6 +261,7 @@ impl Node {
         let now = clock::now();
         let mut config = options.config;
         config.blocklist = self.resources.network.blocklist.clone();
+        config.dht = dht.is_some();
         config.upload_limited = self.limits.rates.up.is_some();
         config.open_bytes = self.resources.assembling.share(content.id, 0);
         // A window must not push its own pieces out of the store.
@@ -292,6 +304,10 @@ impl Node {
         {
             lsd.join(metainfo.info_hash, commands.clone());
         }
+        if let Some(dht) = dht {
+            dht.enter_by(metainfo.nodes.clone());
+            dht.join(metainfo.info_hash, commands.clone());
+        }
         let inboxes = Inboxes { from_peers, commands: command_inbox, done: done_inbox, trackers };
         let outlets = Outlets { done, commands: commands.clone(), status, progress };
         let resources = self.resources.clone();
@@ -304,40 +320,5 @@ impl Node {
         });
         self.torrents.lock().push((handle.clone(), task));
         handle
-    }
-}
-
-/// One socket a family, all at one port.
-fn listening(
-    reach: Reach,
-    egress: &Egress,
-) -> Result<Vec<(u16, tokio::net::TcpListener)>, NodeError> {
-    let bind = |addr: SocketAddr| {
-        let socket =
-            listen::bind(egress, addr).map_err(|source| NodeError::Listen { addr, source })?;
-        let port = socket.local_addr().map_err(|source| NodeError::Listen { addr, source })?.port();
-        Ok((port, socket))
-    };
-    match reach {
-        Reach::Offline | Reach::Outward => Ok(Vec::new()),
-        Reach::At(addr) => Ok(vec![bind(addr)?]),
-        Reach::Anywhere => {
-            let mut refused = None;
-            for port in PORTS {
-                let v4 = bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-                let v6 = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-                match (v4, v6) {
-                    (Ok(v4), Ok(v6)) => return Ok(vec![v4, v6]),
-                    // A machine without IPv6 has the other family alone.
-                    (Ok(v4), Err(NodeError::Listen { source, .. }))
-                        if source.kind() != io::ErrorKind::AddrInUse =>
-                    {
-                        return Ok(vec![v4]);
-                    }
-                    (Err(error), _) | (_, Err(error)) => refused = Some(error),
-                }
-            }
-            Err(refused.expect("the range of ports is not empty"))
-        }
     }
 }

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::budget::{Assembling, Budget};
 use super::chunks::Chunks;
+use super::dht::Dht;
 use super::lsd::Lsd;
 use super::message::Command;
 use super::network::Network;
@@ -50,8 +51,10 @@ pub struct Resources {
     pub budget: Budget,
     /// The way to trackers.
     pub trackers: Arc<Dialer>,
-    /// The local network, if it is asked.
+    /// The local network, if it is asked; set before any torrent is there, as is the next.
     pub lsd: Option<Lsd>,
+    /// Our node of the DHT, if we have one.
+    pub dht: Option<Dht>,
     /// File descriptors of stores.
     pub files: Arc<OpenFiles>,
     torrents: RwLock<BTreeMap<TorrentId, mpsc::Sender<Command>>>,
@@ -62,7 +65,6 @@ impl Resources {
     pub fn new(
         network: Arc<Network>,
         workers: Workers,
-        lsd: Option<Lsd>,
         memory_bytes: u64,
         store_bytes: u64,
     ) -> Self {
@@ -70,7 +72,8 @@ impl Resources {
             trackers: Dialer::new(network.egress.clone()),
             network,
             workers,
-            lsd,
+            lsd: None,
+            dht: None,
             chunks: Arc::new(Chunks::new(memory_bytes / 2)),
             assembling: Assembling::new(memory_bytes / 2),
             budget: Budget::new(store_bytes),

@@ -403,6 +403,7 @@ impl Torrent {
             }
             Event::Banned(culprit) => warn!(%culprit, "banned for false data"),
             Event::NeedPeers => self.need_peers(),
+            Event::DhtNode(addr) => self.resources.dht.iter().for_each(|dht| dht.add_node(addr)),
         }
     }
 
@@ -423,6 +424,7 @@ impl Torrent {
     fn need_peers(&self) {
         self.tracker.iter().for_each(TrackerHandle::need_peers);
         self.resources.lsd.iter().for_each(|lsd| lsd.seek(self.door.info_hash));
+        self.resources.dht.iter().for_each(|dht| dht.seek(self.door.info_hash));
     }
 
     fn work(&mut self, job: Job, now: Instant) {
@@ -471,6 +473,7 @@ impl Torrent {
     async fn stop(mut self, done: oneshot::Sender<()>, mut inboxes: Inboxes) {
         self.resources.network.shut(self.door.info_hash);
         self.resources.lsd.iter().for_each(|lsd| lsd.leave(self.door.info_hash));
+        self.resources.dht.iter().for_each(|dht| dht.leave(self.door.info_hash));
         for waiting in std::mem::take(&mut self.waiting).into_values() {
             (waiting.deliver)(Err(ReadFailure::Stopped));
         }

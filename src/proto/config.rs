@@ -17,6 +17,9 @@ pub struct Config {
     /// Whether peers are told of each other and believed about others (BEP 11). Default: yes. A private torrent never
     /// does.
     pub exchange: bool,
+    /// Whether this process is a node of the DHT, so that peers are told and asked of it (BEP 5). Default: no. Peers of
+    /// a private torrent never are.
+    pub dht: bool,
     /// Whether the driver holds blocks back for a rate limit. Default no. If so, fewer are handed to it ahead of time.
     pub upload_limited: bool,
     /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
@@ -59,6 +62,7 @@ impl Default for Config {
             reads: true,
             upload: true,
             exchange: true,
+            dht: false,
             upload_limited: false,
             target_peers: 50,
             max_peers: 200,

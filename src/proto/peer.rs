@@ -87,6 +87,10 @@ pub struct Peer {
     pub fast: bool,
     /// Whether it speaks BEP 10.
     pub extended: bool,
+    /// Whether it has a node of the DHT (BEP 5).
+    pub dht: bool,
+    /// Whether it has told where that is.
+    pub named_node: bool,
     /// What it told of itself (BEP 10).
     pub said: ExtensionHandshake,
     /// Where it takes connections, as far as known.
@@ -162,6 +166,8 @@ impl Peer {
             id,
             fast: false,
             extended: false,
+            dht: false,
+            named_node: false,
             said: ExtensionHandshake::default(),
             listens_at: (!incoming).then_some(addr),
             pieces: Bitfield::empty(pieces),

@@ -21,6 +21,7 @@ mod fetch;
 mod gossip;
 mod hear;
 mod meet;
+mod port;
 mod private;
 mod read;
 mod renew;
@@ -88,8 +89,10 @@ pub enum Event {
     Complete,
     /// Bytes from this culprit were proven false; port 0 stands for all ports.
     Banned(SocketAddr),
-    /// Too few peers are known: ask the trackers.
+    /// Too few peers are known: ask the trackers, the DHT, the local network.
     NeedPeers,
+    /// A peer has a node of the DHT there.
+    DhtNode(SocketAddr),
 }
 
 /// Why we part from a peer.
@@ -390,6 +393,7 @@ impl Swarm {
             Peer::new(key, addr, incoming, said.peer_id, self.geometry.piece_count(), now);
         peer.fast = said.reserved.fast;
         peer.extended = said.reserved.extended;
+        peer.dht = said.reserved.dht;
         self.greet(&peer);
         self.peers.insert(key, peer);
         self.settle(now);

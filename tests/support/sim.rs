@@ -677,7 +677,7 @@ impl World {
             Event::Banned(culprit) => {
                 self.nodes[node].banned.insert(culprit);
             }
-            Event::Have(_) | Event::NeedPeers => {}
+            Event::Have(_) | Event::NeedPeers | Event::DhtNode(_) => {}
         }
     }
 

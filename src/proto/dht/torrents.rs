@@ -19,15 +19,15 @@ pub const FIRST_GAP: Duration = Duration::from_secs(15);
 /// The same for one that has long been looked for in vain.
 pub const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
 
-/// Time after which a lookup is begun again that nobody answered.
-const RETRY: Duration = Duration::from_secs(10);
+/// Shortest time after which a lookup is begun again that nobody answered; it grows with the gap.
+const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug)]
 struct Want {
     /// Where we take connections, if that is to be known.
     port: Option<u16>,
     next: Next,
-    /// When the last lookup was begun.
+    /// When the last lookup was begun that anybody answered.
     begun: Option<Instant>,
     gap: Duration,
     /// Peers have been too few since.
@@ -60,7 +60,9 @@ impl Torrents {
     pub fn enlist(&mut self, info_hash: InfoHash, port: Option<u16>, now: Instant) {
         for family in [Family::V4, Family::V6] {
             let next = Next::At(now);
-            let want = Want { port, next, begun: None, gap: FIRST_GAP, hungry: false };
+            // Doubled by the first search.
+            let gap = FIRST_GAP / 2;
+            let want = Want { port, next, begun: None, gap, hungry: false };
             self.wants.insert((info_hash, family), want);
         }
     }
@@ -83,7 +85,7 @@ impl Torrents {
     /// What waits for nodes of this family to ask has some now.
     pub fn wake(&mut self, family: Family, now: Instant) {
         for want in self.of_family(family).filter(|want| want.begun.is_none()) {
-            want.next = Next::At(now);
+            (want.next, want.gap) = (Next::At(now), FIRST_GAP / 2);
         }
     }
 
@@ -111,7 +113,10 @@ impl Torrents {
             0 => (want.gap * 2).min(LONGEST_GAP),
             _ => FIRST_GAP * 2,
         };
-        let wait = if outcome.answered == 0 { RETRY.max(want.gap / 2) } else { ANNOUNCE };
+        let mut wait = ANNOUNCE;
+        if outcome.answered == 0 {
+            (want.begun, wait) = (None, RETRY.max(want.gap / 8));
+        }
         want.next = Next::At(now + wait);
         if want.hungry {
             want.hasten(now);

@@ -9,7 +9,7 @@ use super::{Dht, Goal, MAX_LOOKUPS};
 const ROUND: Duration = Duration::from_secs(5);
 
 /// Time between two attempts to join, at first and at last.
-const FIRST_GAP: Duration = Duration::from_secs(10);
+const FIRST_GAP: Duration = Duration::from_secs(3);
 const LONGEST_GAP: Duration = Duration::from_secs(5 * 60);
 
 /// When a network is to be joined: by a lookup of our own id, which fills the table with those near us.

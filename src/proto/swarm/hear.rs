@@ -36,7 +36,8 @@ impl Swarm {
 
     fn hear(&mut self, key: PeerKey, message: Message, now: Instant) -> Result<(), Violation> {
         match message {
-            Message::KeepAlive | Message::Port(_) => Ok(()),
+            Message::KeepAlive => Ok(()),
+            Message::Port(port) => self.hear_port(key, port),
             Message::Suggest(raw) => self.hear_suggest(key, raw),
             Message::Choke => self.hear_choke(key),
             Message::Unchoke => self.hear_unchoke(key),

@@ -61,6 +61,7 @@ impl Swarm {
             _ => Some(Message::Bitfield(have.to_wire().into())),
         };
         self.transmit.extend(pieces.map(|message| (peer.key, message)));
+        self.tell_port(peer);
     }
 
     /// The extension handshake to this peer (BEP 10). It is whole each time: libtorrent takes what a later one

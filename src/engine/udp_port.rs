@@ -1,0 +1,157 @@
+//! The UDP side of our port: one socket a family, shared by the DHT and uTP.
+//!
+//! Every message of the DHT is a dictionary, so it begins with `d`; no packet of uTP does (its first byte is type and
+//! version).
+//!
+//! Invariant: nobody waits here. What its receiver has no room for is dropped, as UDP may do anyway; both protocols
+//! send again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{SockRef, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::egress::Egress;
+
+/// Longest datagram that is read whole; longer ones are none of ours.
+const MAX_DATAGRAM: usize = 4096;
+
+/// Datagrams that wait for the DHT or uTP. Each is the slow side by microseconds; a lookup brings some hundred at
+/// once, a fast stream as many.
+const CAPACITY: usize = 1024;
+
+/// Bytes that the kernel keeps until we read; it may give less.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Pause after a read that failed, so that an interface that is down does not keep a core busy.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A datagram and where it came from.
+pub type Datagram = (Vec<u8>, SocketAddr);
+
+/// Where datagrams of each kind go; what nobody has taken is dropped.
+#[derive(Debug, Default)]
+struct Takers {
+    dht: Mutex<Option<mpsc::Sender<Datagram>>>,
+    utp: Mutex<Option<mpsc::Sender<Datagram>>>,
+}
+
+/// One for the process. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct UdpPort {
+    egress: Egress,
+    sockets: Vec<Arc<UdpSocket>>,
+    takers: Arc<Takers>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl UdpPort {
+    /// Binds these addresses, one of a family, and reads from then on. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// When one of them is taken.
+    pub fn bind(egress: &Egress, addrs: &[SocketAddr]) -> io::Result<Self> {
+        let sockets = addrs
+            .iter()
+            .map(|addr| Ok(Arc::new(bind(egress, *addr)?)))
+            .collect::<io::Result<_>>()?;
+        let mut port =
+            Self { egress: egress.clone(), sockets, takers: Arc::default(), readers: Vec::new() };
+        let read =
+            |socket: &Arc<UdpSocket>| tokio::spawn(read(socket.clone(), port.takers.clone()));
+        port.readers = port.sockets.iter().map(read).collect();
+        Ok(port)
+    }
+
+    /// How its packets leave.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// Where we are bound.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// What begins as the DHT's messages do; whoever takes it again takes it away.
+    pub fn take_dht(&self) -> mpsc::Receiver<Datagram> {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        *self.takers.dht.lock() = Some(sender);
+        receiver
+    }
+
+    /// All the rest.
+    pub fn take_utp(&self) -> mpsc::Receiver<Datagram> {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        *self.takers.utp.lock() = Some(sender);
+        receiver
+    }
+
+    /// Sends a datagram when the kernel has room for it.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or we have no address of that family.
+    pub async fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.socket(to)?.send_to(datagram, to).await.map(drop)
+    }
+
+    /// Sends a datagram now. Past the runtime, to which a fresh socket is not writable yet.
+    ///
+    /// # Errors
+    /// As for [`Self::send_to`], and when the kernel has no room.
+    pub fn try_send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        SockRef::from(self.socket(to)?).send_to(datagram, &to.into()).map(drop)
+    }
+
+    fn socket(&self, to: SocketAddr) -> io::Result<&UdpSocket> {
+        let of_family = |socket: &&Arc<UdpSocket>| {
+            socket.local_addr().is_ok_and(|addr| addr.is_ipv4() == to.is_ipv4())
+        };
+        let found = self.sockets.iter().find(of_family).map(AsRef::as_ref);
+        found.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+}
+
+impl Drop for UdpPort {
+    fn drop(&mut self) {
+        self.readers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn bind(egress: &Egress, addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = egress.socket(addr, Type::DGRAM)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Less is slower under load, and no reason to fail.
+    let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    socket.bind(&addr.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+async fn read(socket: Arc<UdpSocket>, takers: Arc<Takers>) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((0, _)) => {}
+            Ok((len, from)) => {
+                let taker = if buffer[0] == b'd' { &takers.dht } else { &takers.utp };
+                if let Some(taker) = &*taker.lock() {
+                    let _ = taker.try_send((buffer[..len].to_vec(), from));
+                }
+            }
+            Err(error) => {
+                debug!(%error, "cannot read a datagram");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}

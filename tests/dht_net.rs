@@ -1,0 +1,127 @@
+//! Our DHT nodes over real sockets, on loopback addresses: they find each other, and what they know outlives them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use btfs::engine::dht::{Dht, DhtStatus, Settings};
+use btfs::engine::egress::Egress;
+use btfs::engine::message::Command;
+use btfs::engine::udp_port::UdpPort;
+use btfs::proto::dht::saved::Saved;
+use btfs::proto::origin::Origin;
+use btfs::proto::units::InfoHash;
+use tempfile::tempdir;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+const TORRENT: InfoHash = InfoHash([7; 20]);
+
+/// Longest wait for anything that must happen.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A node at an address of its own, which enters by this one.
+fn start(n: u8, entry: Option<SocketAddr>, dir: Option<&Path>) -> (Dht, SocketAddr) {
+    let port =
+        UdpPort::bind(&Egress::default(), &[SocketAddr::from((Ipv4Addr::new(127, 0, 7, n), 0))])
+            .unwrap();
+    let at = port.local_addrs()[0];
+    let bootstrap = entry.iter().map(|addr| (addr.ip().to_string(), addr.port())).collect();
+    (Dht::start(Settings { bootstrap, dir: dir.map(Path::to_path_buf) }, Arc::new(port)), at)
+}
+
+/// Waits until it stands so.
+async fn until(dht: &Dht, stands: impl Fn(&DhtStatus) -> bool) {
+    let happened = async {
+        while !stands(&dht.status()) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LIMIT, happened).await.unwrap_or_else(|_| panic!("{:?}", *dht.status()));
+}
+
+async fn until_knows(dht: &Dht, nodes: usize) {
+    until(dht, |status| status.nodes >= nodes).await;
+}
+
+async fn until_met(inbox: &mut mpsc::Receiver<Command>, peer: SocketAddr) {
+    let met = async {
+        loop {
+            match inbox.recv().await.unwrap() {
+                Command::Meet { addrs, origin: Origin::Dht } if addrs.contains(&peer) => return,
+                _ => {}
+            }
+        }
+    };
+    timeout(LIMIT, met).await.expect("the peer is found");
+}
+
+#[tokio::test]
+async fn peers_find_each_other_through_a_third() {
+    let (_hub, entry) = start(1, None, None);
+    let (seed, seed_at) = start(2, Some(entry), None);
+    let (leech, _) = start(3, Some(entry), None);
+    let (to_seed, _seed_hears) = mpsc::channel(100);
+    let (to_leech, mut leech_hears) = mpsc::channel(100);
+    seed.join(TORRENT, to_seed);
+    until(&seed, |status| status.found(TORRENT).is_some()).await;
+    leech.join(TORRENT, to_leech);
+    until_met(&mut leech_hears, seed_at).await;
+    until(&leech, |status| status.found(TORRENT) == Some(1)).await;
+}
+
+#[tokio::test]
+async fn id_and_table_outlive_a_run_and_belong_to_one_process() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("nodes");
+    let saved = || Saved::parse(&fs::read(&file).unwrap()).unwrap().v4.unwrap();
+    let (_hub, entry) = start(4, None, None);
+    let (first, _) = start(5, Some(entry), Some(dir.path()));
+    until_knows(&first, 1).await;
+    first.stop().await;
+    let kept = saved();
+    assert_eq!(kept.nodes.iter().map(|node| node.addr).collect::<Vec<_>>(), [entry]);
+
+    let (second, _) = start(5, None, Some(dir.path()));
+    let (beside, _) = start(6, None, Some(dir.path()));
+    until_knows(&second, 1).await;
+    until_knows(&beside, 1).await;
+    beside.stop().await;
+    second.stop().await;
+    assert_eq!(saved().id, kept.id, "whoever comes second bears another name, and does not save");
+
+    for spoilt in [&b""[..], b"d2:id3:abce", &[b'l'; 100_000]] {
+        fs::write(&file, spoilt).unwrap();
+        let (third, _) = start(5, Some(entry), Some(dir.path()));
+        until_knows(&third, 1).await;
+        third.stop().await;
+        assert_eq!(saved().nodes.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_dht_and_utp_share_a_port() {
+    let port =
+        UdpPort::bind(&Egress::default(), &[SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).unwrap();
+    let other =
+        UdpPort::bind(&Egress::default(), &[SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).unwrap();
+    let (at, from) = (port.local_addrs()[0], other.local_addrs()[0]);
+    let (mut dht, mut utp) = (port.take_dht(), port.take_utp());
+    for datagram in [&b"\x41\x00 syn"[..], b"d1:q", b"", b"\x01\x00 data", b"d"] {
+        other.send_to(datagram, at).await.unwrap();
+    }
+    let next =
+        async |inbox: &mut mpsc::Receiver<_>| timeout(LIMIT, inbox.recv()).await.unwrap().unwrap();
+    for expected in [&b"d1:q"[..], b"d"] {
+        assert_eq!(next(&mut dht).await, (expected.to_vec(), from));
+    }
+    for expected in [&b"\x41\x00 syn"[..], b"\x01\x00 data"] {
+        assert_eq!(next(&mut utp).await, (expected.to_vec(), from));
+    }
+    let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 1));
+    assert!(port.try_send_to(b"d", v6).is_err(), "we have no address there");
+}
