@@ -6,6 +6,8 @@
 #[path = "support/content.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod content;
+#[path = "interop/dht.rs"]
+mod dht;
 #[path = "support/peers.rs"]
 mod peers;
 
@@ -72,10 +74,10 @@ fn write_data(lan: &Lan) -> PathBuf {
 /// works; returns when the mount is there.
 #[track_caller]
 fn mount<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> (Running<'a>, PathBuf) {
-    mount_calling(lan, ip, sample, &[&["--no-lsd"], more].concat())
+    mount_calling(lan, ip, sample, &[&["--no-dht", "--no-lsd"], more].concat())
 }
 
-/// The same, heard on the local network.
+/// The same with all ways that are not excluded.
 #[track_caller]
 fn mount_calling<'a>(
     lan: &'a Lan,
@@ -97,10 +99,10 @@ fn mount_calling<'a>(
 /// `btfs seed` on this host, as `mount` is; returns when it takes connections.
 #[track_caller]
 fn seed<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> Running<'a> {
-    seed_calling(lan, ip, sample, &[&["--no-lsd"], more].concat())
+    seed_calling(lan, ip, sample, &[&["--no-dht", "--no-lsd"], more].concat())
 }
 
-/// The same, heard on the local network.
+/// The same with all ways that are not excluded.
 #[track_caller]
 fn seed_calling<'a>(lan: &'a Lan, ip: IpAddr, sample: &Sample, more: &[&str]) -> Running<'a> {
     let listen = peer_at(ip).to_string();
@@ -445,7 +447,7 @@ fn assert_called_by(client: Client) {
     let lan = Lan::new();
     let sample = Sample::new(&lan, &[]);
     let dir = lan.empty("leech");
-    let seed = seed_calling(&lan, host(1), &sample, &[]);
+    let seed = seed_calling(&lan, host(1), &sample, &["--no-dht"]);
     let _leech = client.start_finding(&[Finder::Lsd], &lan, host(2), &sample.torrent, &dir);
     lan.until_same(&format!("{client:?} has all"), &dir.join(sample.name), &sample.hashes);
     assert_ends_well(seed);
@@ -471,8 +473,8 @@ fn seed_and_mount_meet_on_the_local_network() {
     lan.run(Path::new("sh"), &["-c", script]);
     let v6 = ["fd0a::3", "fd0a::4"].map(|ip| ip.parse().unwrap());
     for (seed_at, mount_at) in [(host(1), host(2)), (v6[0], v6[1])] {
-        let seed = seed_calling(&lan, seed_at, &sample, &[]);
-        let (mount, top) = mount_calling(&lan, mount_at, &sample, &[]);
+        let seed = seed_calling(&lan, seed_at, &sample, &["--no-dht"]);
+        let (mount, top) = mount_calling(&lan, mount_at, &sample, &["--no-dht"]);
         lan.until_same("the mount is read", &top, &sample.hashes);
         assert_ends_well(mount);
         assert_ends_well(seed);

@@ -74,6 +74,7 @@ pub struct Diagnosis {
     pieces: Vec<Piece>,
     peers: Peers,
     trackers: Vec<Tracker>,
+    dht: Option<Dht>,
     fill: Filling,
     offline: bool,
     store_trouble: Option<String>,
@@ -134,6 +135,13 @@ struct Tracker {
     next_in_ms: Option<u64>,
 }
 
+/// Nodes that we know, and peers that the last lookup found.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Dht {
+    nodes: usize,
+    peers: Option<usize>,
+}
+
 /// What becomes of what nobody reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -187,6 +195,7 @@ impl Diagnosis {
                 .take(MAX_TRACKERS)
                 .map(|tracker| Tracker::new(tracker, question.now))
                 .collect(),
+            dht: status.dht.map(|dht| Dht { nodes: dht.nodes, peers: dht.found }),
             fill: filling(status.fill, have.is_full()),
             offline: question.offline,
             store_trouble: status.trouble.as_deref().map(short),
@@ -392,6 +401,7 @@ mod tests {
                 snubbed: 0,
             },
             trackers: vec![tracker; MAX_TRACKERS],
+            dht: Some(Dht { nodes: usize::MAX, peers: Some(usize::MAX) }),
             fill: Filling::Halted,
             offline: false,
             store_trouble: Some(words()),

@@ -48,10 +48,21 @@ pub struct Status {
     pub awaited: Vec<Awaited>,
     /// How it stands with each tracker.
     pub trackers: Vec<TrackerStatus>,
+    /// How it stands with the DHT, if the torrent is looked up there.
+    pub dht: Option<DhtSearch>,
     /// Whether what nobody reads is fetched too.
     pub fill: Fill,
     /// What keeps the store from taking pieces, if anything.
     pub trouble: Option<String>,
+}
+
+/// How the DHT helps one torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DhtSearch {
+    /// Nodes that our node knows.
+    pub nodes: usize,
+    /// Peers that the last lookup found; `None` before one has ended.
+    pub found: Option<usize>,
 }
 
 /// Whether what nobody reads is fetched too.

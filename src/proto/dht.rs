@@ -18,7 +18,7 @@
 //!
 //! Invariant: memory is bounded, whatever comes in: each room names its bounds, the queues below have theirs.
 //!
-//! Not here: sockets, names of hosts, files (the engine's); whether a torrent may be known here at all
+//! Not here: sockets, names of hosts, files ([`crate::engine::dht`]); whether a torrent may be known here at all
 //! ([`crate::proto::origin`], BEP 27).
 
 mod answer;
@@ -51,7 +51,7 @@ use flood::Flood;
 use krpc::{Body, Message, Query};
 use lookup::Lookup;
 use node_id::NodeId;
-use queries::{Overdue, Queries};
+use queries::{MAX_OPEN, Overdue, Queries};
 use saved::{Saved, SavedTable};
 use store::PeerStore;
 use table::{Standing, Table};
@@ -329,7 +329,9 @@ impl Dht {
     /// Asks whether somebody is there, unless that is known or too much is asked already.
     fn check(&mut self, addr: SocketAddr, now: Instant) {
         let ours = self.side(Family::of(&addr)).is_some_and(|side| side.vantage.is_own(&addr));
-        if self.queries.has_room() && addr.port() != 0 && !ours {
+        // The rest is for lookups: strangers that ask us something must not hold them up.
+        let has_room = self.queries.len() < MAX_OPEN / 2;
+        if has_room && addr.port() != 0 && !ours {
             self.ask(addr, Query::Ping, Purpose::Check, now);
         }
     }

@@ -1,4 +1,4 @@
-"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT [pex] [lsd] [plaintext] [rc4] [utp]
+"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT [pex] [lsd] [dht=ENTRY] [plaintext] [rc4] [utp]
 
 What is in DIR is checked, the rest is downloaded there; serves until it is killed. TCP only, or uTP only; encrypted
 only, if a method is named, else in the clear only; and no way to find peers but the torrent's trackers, those that
@@ -10,16 +10,19 @@ import time
 
 import libtorrent as lt
 
+import libtorrent_dht
+
 torrent, directory, address, port, *words = sys.argv[1:]
 host = f"[{address}]" if ":" in address else address
 ENCRYPTED, IN_THE_CLEAR = 0, 2
 methods = ("plaintext" in words) + 2 * ("rc4" in words)
 encryption = ENCRYPTED if methods else IN_THE_CLEAR
 utp = "utp" in words
+entries = [word.removeprefix("dht=") for word in words if word.startswith("dht=")]
+dht = libtorrent_dht.entering_by(entries[0]) if entries else {"enable_dht": False}
 session = lt.session({
     "listen_interfaces": f"{host}:{port}",
     "outgoing_interfaces": address,
-    "enable_dht": False,
     "enable_lsd": "lsd" in words,
     "enable_upnp": False,
     "enable_natpmp": False,
@@ -31,6 +34,7 @@ session = lt.session({
     "out_enc_policy": encryption,
     "allowed_enc_level": methods or 3,
     "allow_multiple_connections_per_ip": True,
+    **dht,
     "alert_mask": lt.alert.category_t.error_notification
     | lt.alert.category_t.status_notification
     | lt.alert.category_t.tracker_notification

@@ -316,6 +316,8 @@ pub(crate) enum Finder {
     Pex,
     /// BEP 14.
     Lsd,
+    /// BEP 5, by libtorrent alone; it enters by this node.
+    Dht(SocketAddr),
 }
 
 /// What a peer does beside TCP in the clear, of what it can.
@@ -378,13 +380,16 @@ impl Client {
                 let script = script("libtorrent_peer.py");
                 let own = [&script as &str, torrent, dir, &address, &port];
                 let words = habits.iter().map(|habit| match habit {
-                    Habit::Finds(Finder::Pex) => "pex",
-                    Habit::Finds(Finder::Lsd) => "lsd",
-                    Habit::Veiled => "plaintext",
-                    Habit::Enciphered => "rc4",
-                    Habit::Utp => "utp",
+                    Habit::Finds(Finder::Pex) => "pex".to_owned(),
+                    Habit::Finds(Finder::Lsd) => "lsd".to_owned(),
+                    Habit::Finds(Finder::Dht(entry)) => format!("dht={entry}"),
+                    Habit::Veiled => "plaintext".to_owned(),
+                    Habit::Enciphered => "rc4".to_owned(),
+                    Habit::Utp => "utp".to_owned(),
                 });
-                let args: Vec<&str> = own.into_iter().chain(words).collect();
+                let words: Vec<_> = words.collect();
+                let args: Vec<&str> =
+                    own.into_iter().chain(words.iter().map(String::as_str)).collect();
                 lan.start(&name, &python_with_libtorrent(), &args)
             }
             Self::Plain => {
@@ -434,6 +439,19 @@ fn aria2<'a>(
     let args: Vec<&str> =
         options.into_iter().chain(encryption).chain(own.map(|arg| arg as &str)).collect();
     lan.start(name, &tool("aria2c", "aria2"), &args)
+}
+
+/// Nodes of the DHT at these addresses, which enter by this one.
+#[track_caller]
+pub(crate) fn libtorrent_nodes<'a>(lan: &'a Lan, at: &[IpAddr], entry: SocketAddr) -> Running<'a> {
+    let at: Vec<String> = at.iter().map(IpAddr::to_string).collect();
+    let (script, entry, port) =
+        (script("libtorrent_nodes.py"), entry.to_string(), PEER_PORT.to_string());
+    let own = [&script as &str, &entry, &port];
+    let args: Vec<&str> = own.into_iter().chain(at.iter().map(String::as_str)).collect();
+    let running = lan.start("libtorrent-nodes", &python_with_libtorrent(), &args);
+    running.until_says("nodes");
+    running
 }
 
 fn transmission<'a>(

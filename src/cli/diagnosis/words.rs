@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Diagnosis, Filling, Peers, Piece, State, Tracker, Who};
+use super::{Dht, Diagnosis, Filling, Peers, Piece, State, Tracker, Who};
 
 impl Diagnosis {
     pub(super) fn words(&self) -> String {
@@ -29,6 +29,7 @@ impl Diagnosis {
             if self.trackers.is_empty() {
                 lines.push("trackers: none".to_owned());
             }
+            lines.extend(self.dht.map(Dht::words));
             lines.push(format!("fill: {}", self.fill.words()));
         }
         if let Some(trouble) = &self.store_trouble {
@@ -58,6 +59,16 @@ impl Diagnosis {
             "peers: {connected} connected ({serving} serve us, {choking} choke us, {snubbed} left us waiting), \
              {dialling} being dialled, {known} known; {down} came, {up} went"
         )
+    }
+}
+
+impl Dht {
+    fn words(self) -> String {
+        let nodes = self.nodes;
+        match self.peers {
+            Some(peers) => format!("dht: {nodes} nodes, the last lookup found {peers} peers"),
+            None => format!("dht: {nodes} nodes, no lookup has ended yet"),
+        }
     }
 }
 

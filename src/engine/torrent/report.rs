@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Torrent;
-use crate::engine::handle::{Fill, PeerStatus, Status};
+use crate::engine::handle::{DhtSearch, Fill, PeerStatus, Status};
 use crate::engine::tracker::TrackerHandle;
 use crate::proto::announce::Progress;
 use crate::proto::peer::Peer;
@@ -32,9 +32,16 @@ impl Torrent {
             known: self.swarm.known_addresses(),
             awaited: self.swarm.awaited(now),
             trackers: self.tracker.as_ref().map(TrackerHandle::status).unwrap_or_default(),
+            dht: self.dht_search(),
             fill: self.fill_now(),
             trouble: self.trouble.clone(),
         });
+    }
+
+    fn dht_search(&self) -> Option<DhtSearch> {
+        let dht = self.resources.dht.as_ref().filter(|_| self.door.dht)?;
+        let status = dht.status();
+        Some(DhtSearch { nodes: status.nodes, found: status.found(self.door.info_hash) })
     }
 
     fn fill_now(&self) -> Fill {

@@ -28,7 +28,7 @@ pub const MAX_VALUES: usize = 100;
 /// Longest transaction id that is echoed, and longest token that is kept.
 const MAX_OPAQUE: usize = 64;
 
-/// What a message may be made of: the deepest of BEP 44 has five levels, the longest a hundred peers.
+/// What a message may be made of: the deepest that others send has five levels, the longest a hundred peers.
 const LIMITS: Limits = Limits { depth: 8, tokens: 512, keys: Keys::Text };
 
 /// What we call ourselves (BEP 20's letters and a version).

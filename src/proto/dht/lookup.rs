@@ -164,15 +164,13 @@ impl Lookup {
         front.find(|(_, candidate)| candidate.state == State::Fresh).map(|(place, _)| *place)
     }
 
-    /// The node has not answered in the usual time.
+    /// The node has not answered in the usual time; told once for each time that it was asked.
     pub fn handle_late(&mut self, addr: &SocketAddr) {
-        if self.entries_asked.contains(addr) {
-            self.in_time = self.in_time.saturating_sub(1);
-        } else if let Some(candidate) = self.at(addr)
+        self.in_time = self.in_time.saturating_sub(1);
+        if let Some(candidate) = self.at(addr)
             && candidate.state == State::Asked
         {
             candidate.state = State::Late;
-            self.in_time -= 1;
         }
     }
 
@@ -180,6 +178,7 @@ impl Lookup {
     pub fn handle_silent(&mut self, addr: &SocketAddr) {
         if !self.entries_asked.remove(addr)
             && let Some(candidate) = self.at(addr)
+            && candidate.state == State::Late
         {
             candidate.state = State::Silent;
         }
