@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/torrent.rs"]
+mod torrent;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -10,9 +13,15 @@ use std::time::Duration;
 
 use btfs::engine::dht::{Dht, DhtStatus, Settings};
 use btfs::engine::egress::Egress;
+use btfs::engine::handle::Handle;
+use btfs::engine::home::Home;
 use btfs::engine::message::Command;
+use btfs::engine::node::{Limits, Node, Options, Reach, Ways};
+use btfs::engine::throttle::Rates;
 use btfs::engine::udp_port::UdpPort;
+use btfs::proto::config::Config;
 use btfs::proto::dht::saved::Saved;
+use btfs::proto::metainfo::Metainfo;
 use btfs::proto::origin::Origin;
 use btfs::proto::units::InfoHash;
 use tempfile::tempdir;
@@ -101,6 +110,57 @@ async fn id_and_table_outlive_a_run_and_belong_to_one_process() {
         third.stop().await;
         assert_eq!(saved().nodes.len(), 1);
     }
+}
+
+/// A whole process at an address of its own, whose node of the DHT knows no way in.
+fn process(n: u8) -> Node {
+    let at = Reach::At(SocketAddr::from((Ipv4Addr::new(127, 0, 7, n), 0)));
+    let ways = Ways { dht: Some(Settings::default()), ..Ways::default() };
+    let limits = Limits { memory_bytes: 32 << 20, store_bytes: 32 << 20, rates: Rates::default() };
+    Node::start(at, &ways, limits).unwrap()
+}
+
+async fn add(node: &Node, metainfo: Metainfo, peers: Vec<SocketAddr>) -> Handle {
+    let options =
+        Options { home: Home::Memory, peers, trackers: vec![], config: Config::default() };
+    node.add(Arc::new(metainfo), options, |_| {}).await.unwrap()
+}
+
+/// Waits until the torrent's status tells of a node.
+async fn until_helped(handle: &Handle) {
+    let mut status = handle.watch();
+    let helped = status.wait_for(|status| status.dht.is_some_and(|dht| dht.nodes > 0));
+    timeout(LIMIT, helped).await.expect("a node is known").unwrap();
+}
+
+#[tokio::test]
+async fn a_torrent_names_nodes_and_a_private_one_is_kept_out() {
+    let (hub, entry) = start(8, None, None);
+    let (node, private) = (process(9), process(10));
+    let mut metainfo = (*torrent::single(16 << 10, b"content")).clone();
+    metainfo.nodes = vec![(entry.ip().to_string(), entry.port())];
+    until_helped(&add(&node, metainfo.clone(), vec![]).await).await;
+    until_knows(&hub, 1).await;
+    metainfo.private = true;
+    let handle = add(&private, metainfo, vec![]).await;
+    let mut status = handle.watch();
+    timeout(LIMIT, status.changed()).await.expect("a report").unwrap();
+    assert_eq!(handle.status().dht, None);
+    private.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn peers_that_meet_enter_by_each_other() {
+    let (one, other) = (process(11), process(12));
+    let metainfo = (*torrent::single(16 << 10, b"content")).clone();
+    let at = SocketAddr::from((Ipv4Addr::new(127, 0, 7, 11), one.port()));
+    let ours = add(&one, metainfo.clone(), vec![]).await;
+    let theirs = add(&other, metainfo, vec![at]).await;
+    until_helped(&ours).await;
+    until_helped(&theirs).await;
+    other.stop().await;
+    one.stop().await;
 }
 
 #[tokio::test]

@@ -491,17 +491,18 @@ fn peers_on_the_blocklist_are_not_dialled_whoever_names_them() {
 fn dht_nodes_are_named_by_those_that_have_one_to_those_that_do() {
     let start = Instant::now();
     let node = SocketAddr::from(([10, 0, 0, 2], 7001));
-    for (name, ours, theirs, private, met) in [
-        ("both", true, true, false, true),
-        ("we have none", false, true, false, false),
-        ("the torrent is private", true, true, true, false),
+    for (name, ours, private, incoming, told, asks) in [
+        ("both have one", true, false, false, true, true),
+        ("the peer dialled and asks first", true, false, true, true, false),
+        ("we have none", false, false, false, false, false),
+        ("the torrent is private", true, true, false, false, false),
     ] {
         let config = Config { dht: ours, ..Config::default() };
         let mut swarm = make(Bitfield::empty(PIECES), config, private, start);
-        let reserved = Reserved { dht: theirs, ..Reserved::default() };
+        let reserved = Reserved { dht: true, ..Reserved::default() };
         let hand = Handshake { reserved, info_hash: InfoHash([0; 20]), peer_id: PeerId([2; 20]) };
-        swarm.handle_connected(KEY, at(2), true, hand, start);
-        assert_eq!(said(&mut swarm).contains(&Message::Port(6881)), met, "{name}");
+        swarm.handle_connected(KEY, at(2), incoming, hand, start);
+        assert_eq!(said(&mut swarm).contains(&Message::Port(6881)), told, "{name}");
         swarm.handle_messages(
             KEY,
             vec![Message::Port(0), Message::Port(7001), Message::Port(22)],
@@ -513,7 +514,7 @@ fn dht_nodes_are_named_by_those_that_have_one_to_those_that_do() {
                 _ => None,
             })
             .collect();
-        assert_eq!(named, Vec::from_iter(met.then_some(node)), "{name}");
+        assert_eq!(named, Vec::from_iter(asks.then_some(node)), "{name}");
     }
     let mut swarm =
         swarm_with(Bitfield::empty(PIECES), Config { dht: true, ..Config::default() }, start);
