@@ -31,10 +31,26 @@ fn pinned_pieces_stay_and_what_has_no_room_beside_them_is_refused() {
     budget.admit(A, piece(1), 10).expect("room");
     assert!(budget.pin(A, piece(0)) && budget.pin(A, piece(1)) && !budget.pin(A, piece(2)));
     assert_eq!(budget.admit(A, piece(2), 10), Err(BudgetFull));
-    assert_eq!(budget.unpin(A, piece(1)), []);
+    budget.unpin(A, piece(1));
     assert_eq!(budget.admit(A, piece(2), 10), Ok(vec![(A, piece(1))]));
     budget.forget_torrent(A);
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn what_readers_have_need_of_goes_last_and_the_budget_holds() {
+    let budget = Budget::new(30);
+    for raw in 0..3 {
+        budget.admit(A, piece(raw), 10).expect("room");
+    }
+    budget.spare(A, vec![piece(0)..=piece(1)]);
+    assert_eq!(budget.admit(B, piece(0), 10), Ok(vec![(A, piece(2))]));
+    assert_eq!(budget.admit(B, piece(1), 10), Ok(vec![(B, piece(0))]));
+    budget.spare(B, vec![piece(1)..=piece(2)]);
+    assert_eq!(budget.admit(B, piece(2), 10), Ok(vec![(A, piece(0))]), "nothing else is left");
+    budget.spare(A, vec![]);
+    assert_eq!(budget.admit(B, piece(3), 10), Ok(vec![(A, piece(1))]));
+    assert_eq!(budget.used(), 30);
 }
 
 #[test]

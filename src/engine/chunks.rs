@@ -122,7 +122,7 @@ impl Chunks {
     ) -> bool {
         let bytes = u64::from(chunk.len());
         let mut cache = self.cache.lock();
-        let evicted = cache.insert((torrent, piece), chunk, bytes);
+        let evicted = cache.insert((torrent, piece), chunk, bytes, |_| false);
         let taken = evicted.is_ok() && cache.pin(&(torrent, piece));
         drop(cache);
         // Freed after the lock is released.
@@ -132,8 +132,7 @@ impl Chunks {
 
     /// The store has the chunk, or will never have it.
     pub(super) fn release(&self, torrent: TorrentId, piece: PieceIndex) {
-        let evicted = self.cache.lock().unpin(&(torrent, piece));
-        drop(evicted);
+        self.cache.lock().unpin(&(torrent, piece));
     }
 
     /// Drops all chunks of a torrent.

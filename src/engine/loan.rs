@@ -54,8 +54,7 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         for &piece in &self.pinned {
-            let victims = self.resources.budget.unpin(self.content.id, piece);
-            self.resources.evict(victims);
+            self.resources.budget.unpin(self.content.id, piece);
         }
     }
 }

@@ -170,6 +170,20 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether readers want something else afterwards.
+    pub(super) fn moves_readers(&self) -> bool {
+        match self {
+            Self::Open(..)
+            | Self::Close(_)
+            | Self::Advance(..)
+            | Self::Read { .. }
+            | Self::Cancel(_) => true,
+            Self::Evict(_) | Self::Lost(_) | Self::EndUpload | Self::Stop { .. } => false,
+        }
+    }
+}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

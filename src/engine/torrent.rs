@@ -251,6 +251,7 @@ impl Torrent {
     fn obey(&mut self, command: Command) {
         trace!(?command);
         let now = now();
+        let moves_readers = command.moves_readers();
         match command {
             Command::Open(reader, file) => self.swarm.open(reader, file, now),
             Command::Close(reader) => self.swarm.close(reader, now),
@@ -273,6 +274,9 @@ impl Torrent {
             Command::EndUpload => self.swarm.end_upload(now),
             // Taken out by `run`.
             Command::Stop { .. } => {}
+        }
+        if moves_readers {
+            self.resources.budget.spare(self.content.id, self.swarm.spared(now));
         }
     }
 

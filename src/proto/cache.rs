@@ -1,10 +1,10 @@
-//! A least-recently-used map with a hard budget of bytes, and pins that hold entries in it.
+//! A least-recently-used map with a hard budget of bytes, and two ways to stay in it.
 //!
-//! Pinned entries stand apart from the queue of the others, so that making room never walks over them;
-//! losing the last pin counts as a use.
+//! Pinned entries never go: they stand apart from the queue of the others, so that making room never walks over them;
+//! losing the last pin counts as a use. Spared entries go when nothing else is left: making room passes over them
+//! once, which counts as a use.
 //!
-//! Invariant: `used` is the byte sum of all entries and `pinned` that of the pinned ones.
-//! Invariant: `used <= budget` unless pinned entries alone exceed it (after the budget shrank).
+//! Invariant: `used` is the byte sum of all entries and `pinned` that of the pinned ones; `used <= budget`.
 //!
 //! Not here: locks, and what the bytes are.
 
@@ -51,28 +51,39 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
         Self { queue: LruCache::unbounded(), held: BTreeMap::new(), budget, used: 0, pinned: 0 }
     }
 
-    /// Stores the value as the one used last, and returns what had to go for it, oldest use first.
+    /// Stores the value as the one used last, and returns what had to go for it, oldest use first, and those that are
+    /// `spared` after all others.
     ///
     /// A value that stood under the key is replaced, and keeps its pins.
     ///
     /// # Errors
     /// [`Refused`] when the value does not fit beside the pinned entries.
-    pub fn insert(&mut self, key: K, value: V, bytes: u64) -> Result<Vec<(K, V)>, Refused<V>> {
+    pub fn insert(
+        &mut self,
+        key: K,
+        value: V,
+        bytes: u64,
+        spared: impl Fn(&K) -> bool,
+    ) -> Result<Vec<(K, V)>, Refused<V>> {
         let replaced = self.held.get(&key).map_or(0, |held| held.entry.bytes);
         if (self.pinned - replaced).saturating_add(bytes) > self.budget {
             return Err(Refused { value, bytes });
         }
         let entry = Entry { value, bytes };
+        if let Some(old) = self.queue.pop(&key) {
+            self.used -= old.bytes;
+        }
+        self.used -= replaced;
+        let gone = self.make_room(bytes, spared);
+        self.used += bytes;
         if let Some(held) = self.held.get_mut(&key) {
             held.entry = entry;
             self.pinned = self.pinned - replaced + bytes;
-            self.used = self.used - replaced + bytes;
-        } else if let Some((_, old)) = self.queue.push(key, entry) {
-            self.used = self.used - old.bytes + bytes;
         } else {
-            self.used += bytes;
+            self.queue.push(key, entry);
         }
-        Ok(self.make_room())
+        self.debug_invariants();
+        Ok(gone)
     }
 
     /// The value, which becomes the one used last.
@@ -109,18 +120,18 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
         true
     }
 
-    /// Takes one pin back and returns what had to go, which is something only after the budget shrank.
-    pub fn unpin(&mut self, key: &K) -> Vec<(K, V)> {
-        let Some(held) = self.held.get_mut(key) else { return Vec::new() };
+    /// Takes one pin back.
+    pub fn unpin(&mut self, key: &K) {
+        let Some(held) = self.held.get_mut(key) else { return };
         held.pins -= 1;
         if held.pins > 0 {
-            return Vec::new();
+            return;
         }
         if let Some((key, held)) = self.held.remove_entry(key) {
             self.pinned -= held.entry.bytes;
             self.queue.push(key, held.entry);
         }
-        self.make_room()
+        self.debug_invariants();
     }
 
     /// Takes the entry out, pinned or not.
@@ -165,12 +176,6 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
         self.budget
     }
 
-    /// Changes the budget and returns what had to go, oldest use first.
-    pub fn set_budget(&mut self, bytes: u64) -> Vec<(K, V)> {
-        self.budget = bytes;
-        self.make_room()
-    }
-
     /// Entries.
     pub fn len(&self) -> usize {
         self.queue.len() + self.held.len()
@@ -181,24 +186,29 @@ impl<K: Ord + Hash + Clone, V> Cache<K, V> {
         self.len() == 0
     }
 
-    fn make_room(&mut self) -> Vec<(K, V)> {
+    /// Makes room for so many bytes.
+    fn make_room(&mut self, bytes: u64, spared: impl Fn(&K) -> bool) -> Vec<(K, V)> {
         let mut gone = Vec::new();
-        while self.used > self.budget {
+        let mut to_pass = self.queue.len();
+        while self.used + bytes > self.budget {
             let Some((key, entry)) = self.queue.pop_lru() else { break };
+            if to_pass > 0 {
+                to_pass -= 1;
+                if spared(&key) {
+                    self.queue.push(key, entry);
+                    continue;
+                }
+            }
             self.used -= entry.bytes;
             gone.push((key, entry.value));
         }
-        self.debug_invariants();
         gone
     }
 
     /// The head of this file, in words that fail: the budget and the pins always, the sums where they
     /// are cheap to take.
     fn debug_invariants(&self) {
-        debug_assert!(
-            self.used <= self.budget || self.queue.is_empty(),
-            "over budget without pins"
-        );
+        debug_assert!(self.used <= self.budget, "over budget");
         debug_assert!(self.held.values().all(|held| held.pins > 0), "held without a pin");
         debug_assert!(
             self.len() > 256 || {

@@ -10,7 +10,7 @@
 //! Not here: what a jump is ([`super::reader`]), who is asked ([`crate::proto::picker`]), the bytes (they go from the cache to the reader).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Instant;
 
 use super::bitfield::Bitfield;
@@ -18,6 +18,9 @@ use super::geometry::Geometry;
 use super::picker::Demand;
 use super::reader::{Reader, Window};
 use super::units::{PieceIndex, ReaderId, Ticket};
+
+/// Bytes at the head and at the tail of an open file that players come back to: its index.
+const EDGE: u64 = 8 << 20;
 
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -126,6 +129,28 @@ impl Readers {
         demands
     }
 
+    /// The pieces that are to stay if any may: those that reads wait for, the windows, heads and tails of open files.
+    pub fn spared(
+        &self,
+        geometry: &Geometry,
+        max_window: u64,
+        now: Instant,
+    ) -> Vec<RangeInclusive<PieceIndex>> {
+        let edge = EDGE.max(u64::from(geometry.nominal_piece_len()));
+        let edges = self.readers.values().flat_map(|reader| reader.edges(edge));
+        let windows = self.windows(max_window, now).into_iter().map(|window| window.range);
+        let ends = |range| {
+            let mut pieces = geometry.pieces_in(&range);
+            let first = pieces.next()?;
+            Some((first, pieces.next_back().unwrap_or(first)))
+        };
+        let waited = self.waiting.values().flat_map(|waiting| &waiting.needs);
+        let waited = waited.map(|&piece| (piece, piece));
+        // Readers of one file have its edges in common.
+        let all: BTreeSet<_> = edges.chain(windows).filter_map(ends).chain(waited).collect();
+        all.into_iter().map(|(first, last)| first..=last).collect()
+    }
+
     /// The window of each run of each reader, cut to its share.
     fn windows(&self, max_window: u64, now: Instant) -> Vec<Window> {
         let mut windows: Vec<_> =
@@ -170,6 +195,26 @@ mod tests {
         assert_eq!(wanted(&readers), [8, 9, 20], "a look at another place");
         readers.close(ReaderId(1));
         assert_eq!(wanted(&readers), [20, 22, 23]);
+    }
+
+    #[test]
+    fn windows_edges_and_what_is_waited_for_are_spared() {
+        let (mut readers, now) = (Readers::default(), Instant::now());
+        let geometry = Geometry::new(256 * PIECE, PIECE as i64).expect("legal");
+        readers.open(ReaderId(1), 10 * PIECE + 1..200 * PIECE);
+        readers.open(ReaderId(2), 10 * PIECE + 1..200 * PIECE);
+        let spared = |readers: &Readers| -> Vec<_> {
+            let all = readers.spared(&geometry, 4 * PIECE, now);
+            all.into_iter().map(|range| (range.start().raw(), range.end().raw())).collect()
+        };
+        assert_eq!(spared(&readers), [(10, 42), (168, 199)]);
+        readers.advance(ReaderId(1), &(100 * PIECE..104 * PIECE), now);
+        let needs = BTreeSet::from([geometry.piece(60).expect("a piece")]);
+        readers.wait(Ticket(1), needs.clone(), needs);
+        assert_eq!(spared(&readers), [(10, 42), (60, 60), (104, 107), (168, 199)]);
+        readers.close(ReaderId(1));
+        readers.close(ReaderId(2));
+        assert_eq!(spared(&readers), [(60, 60)]);
     }
 
     #[test]

@@ -94,6 +94,36 @@ fn a_cache_smaller_than_the_file_serves_all_of_it_and_stays_within_its_budget() 
 }
 
 #[test]
+fn head_and_tail_of_what_is_played_stay_while_the_rest_goes() {
+    let stage = Stage::new();
+    let data = stage.file("x.bin", 96 * MIB);
+    let torrent = stage.torrent(&data, &["--piece-size", "256KiB"]);
+    let seed = stage.seed(&torrent, &data);
+    let relay = Relay::before(seed.addr, Manner::Honest);
+    let args = ["--no-fill", "--cache-size", "32MiB", "--read-timeout", "30s"];
+    let mounted = stage.mount(&torrent, &[relay.addr], &args);
+    let (file, source) = (File::open(mounted.path("x.bin")).unwrap(), File::open(&data).unwrap());
+    let is_right = |at: u64| {
+        let (mut read, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        file.read_exact_at(&mut read, at).unwrap();
+        source.read_exact_at(&mut right, at).unwrap();
+        assert!(read == right, "at {at}");
+    };
+    let index = [0, 1, 94, 95].map(|at| at * MIB);
+    index.into_iter().for_each(is_right);
+    // Twice what the cache has room for.
+    (16..80).map(|at| at * MIB).for_each(is_right);
+    relay.become_(Manner::Silent);
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    index.into_iter().for_each(is_right);
+    assert!(mounted.here() <= 32 * MIB);
+    let moved = relay.payload();
+    assert!(moved <= 68 * MIB + 8 * MIB, "{moved} bytes for 68 MiB that are read, and a window");
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
 fn kills_while_pieces_come_and_go_show_no_wrong_byte_and_leave_no_room_taken() {
     let stage = Stage::new();
     let data = stage.file("x.bin", 48 * MIB);

@@ -55,7 +55,7 @@ impl OpenFiles {
         }
         let opened = Arc::new(open()?);
         // What must go is closed after the lock is released.
-        let closed = self.files.lock().insert(key, opened.clone(), 1);
+        let closed = self.files.lock().insert(key, opened.clone(), 1, |_| false);
         drop(closed);
         Ok(opened)
     }

@@ -1,7 +1,7 @@
 //! The readers' side: handles, reads that wait, and what they make the picker want.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Instant;
 
 use super::{Event, Swarm};
@@ -49,6 +49,11 @@ impl Swarm {
         if self.readers.cancel(ticket) {
             self.want(now);
         }
+    }
+
+    /// The pieces that readers have need of, here or not: the last to be thrown out.
+    pub fn spared(&self, now: Instant) -> Vec<RangeInclusive<PieceIndex>> {
+        self.readers.spared(&self.geometry, self.config.max_window, now)
     }
 
     /// Whether what nobody reads is fetched too.
