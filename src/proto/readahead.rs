@@ -101,7 +101,7 @@ impl Readers {
     }
 
     /// Every piece wanted and not had, most urgent first: those that reads wait for, in the order that the
-    /// reads came; then the windows, in order of distance from where somebody reads, those that were left last.
+    /// reads came; then the windows, by the time when their readers come to them, those that were left last.
     pub fn demands(
         &self,
         geometry: &Geometry,
@@ -117,10 +117,12 @@ impl Readers {
             }
         }
         let mut ahead = Vec::new();
-        for Window { range, left } in self.windows(max_window, now) {
+        for Window { range, rate, left } in self.windows(max_window, now) {
             for piece in geometry.pieces_in(&range).filter(|&piece| !have.has(piece)) {
                 let distance = geometry.piece_start(piece).saturating_sub(range.start);
-                ahead.push((left, distance, piece));
+                // In microseconds, which have an order; a window's rate is above zero.
+                let due = (distance as f64 / rate * 1e6) as u64;
+                ahead.push((left, due, piece));
             }
         }
         ahead.sort_unstable();
@@ -165,6 +167,8 @@ impl Readers {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const PIECE: u64 = 256 * 1024;
@@ -195,6 +199,23 @@ mod tests {
         assert_eq!(wanted(&readers), [8, 9, 20], "a look at another place");
         readers.close(ReaderId(1));
         assert_eq!(wanted(&readers), [20, 22, 23]);
+    }
+
+    #[test]
+    fn who_runs_dry_first_comes_first() {
+        let (mut readers, geometry) = scene();
+        let (begin, have) = (Instant::now(), Bitfield::empty(64));
+        let mut now = begin;
+        for step in 0..4 {
+            // One reads a piece a second, the other three.
+            readers.advance(ReaderId(1), &(step * PIECE..(step + 1) * PIECE), now);
+            let fast = 16 + 3 * step;
+            readers.advance(ReaderId(2), &(fast * PIECE..(fast + 3) * PIECE), now);
+            now += Duration::from_secs(1);
+        }
+        let demands = readers.demands(&geometry, &have, 16 * PIECE, now);
+        let wanted: Vec<_> = demands.iter().map(|demand| demand.piece.raw()).collect();
+        assert_eq!(wanted, [4, 28, 29, 30, 5, 31, 32, 33, 6, 34, 35, 7]);
     }
 
     #[test]

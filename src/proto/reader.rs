@@ -22,6 +22,9 @@ const NEAR: u64 = 1 << 20;
 /// What the kernel asks for, by its own read-ahead, when somebody only looks at a place.
 const LOOK: u64 = 256 * 1024;
 
+/// Time over which the first reads of a run are taken to be spread.
+const BURST: Duration = Duration::from_secs(1);
+
 /// Time that a run keeps its window while others are read.
 const LEFT_WINDOW: Duration = Duration::from_secs(5);
 
@@ -40,16 +43,19 @@ struct Run {
     position: u64,
     /// Bytes read on.
     len: u64,
+    begun: Instant,
     /// Times that it was taken up.
     turns: u32,
     used: Instant,
 }
 
 /// What a run will want next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     /// From its position on, as much as it would like.
     pub range: Range<u64>,
+    /// Bytes a second that were read on since its run began.
+    pub rate: f64,
     /// Whether it was left, perhaps for ever.
     pub left: bool,
 }
@@ -66,7 +72,7 @@ impl Reader {
         let goes_on = near.is_some_and(|at| at + 1 == self.runs.len());
         let mut run = match near {
             Some(at) => self.runs.remove(at),
-            None => Run { position: range.start, len: 0, turns: 0, used: now },
+            None => Run { position: range.start, len: 0, begun: now, turns: 0, used: now },
         };
         run.turns += u32::from(!goes_on);
         run.read(range, now);
@@ -84,7 +90,7 @@ impl Reader {
             let fresh = at == last || now.saturating_duration_since(run.used) < LEFT_WINDOW;
             let range = run.position..(run.position + ahead).min(self.file.end);
             let left = at != last && run.turns < 2;
-            (fresh && !range.is_empty()).then_some(Window { range, left })
+            (fresh && !range.is_empty()).then(|| Window { range, rate: run.rate(now), left })
         })
     }
 
@@ -107,6 +113,12 @@ impl Run {
         self.len += new.min(range.end - range.start);
         self.position = self.position.max(range.end);
         self.used = now;
+    }
+
+    fn rate(&self, now: Instant) -> f64 {
+        // A first burst is no rate.
+        let age = now.saturating_duration_since(self.begun).max(BURST);
+        self.len as f64 / age.as_secs_f64()
     }
 
     /// As much as was read: whoever stops has moved at most as much in vain.
