@@ -180,6 +180,38 @@ fn stored_files_that_vanish_or_change_are_fetched_again() {
     mounted.unmount();
 }
 
+#[test]
+fn offline_what_the_store_lost_fails_until_it_is_back() {
+    let stage = Stage::new();
+    let data = stage.dir("many");
+    for name in ["cut", "gone", "whole"] {
+        stage.file(format!("many/{name}.bin"), 300_000);
+    }
+    let torrent = stage.torrent(&data, &["--piece-size", "64KiB"]);
+    let seed = stage.seed(&torrent, &data);
+    let mounted = stage.mount(&torrent, &[seed.addr], &[]);
+    until("all of it is here", || mounted.here() == 3 * 300_000);
+    mounted.unmount();
+    let mounted = stage.mount(&torrent, &[], &["--offline"]);
+    for file in walkdir(&stage.path("cache"), "bin") {
+        match file.file_name().unwrap().to_str().unwrap() {
+            "cut.bin" => fs::File::options().write(true).open(file).unwrap().set_len(1000).unwrap(),
+            "gone.bin" => fs::rename(&file, file.with_extension("away")).unwrap(),
+            _ => {}
+        }
+    }
+    for (name, expected) in [("cut", Some(libc::EIO)), ("gone", Some(libc::EIO)), ("whole", None)] {
+        let name = format!("many/{name}.bin");
+        let failed = fs::read(mounted.path(&name)).err().and_then(|error| error.raw_os_error());
+        assert_eq!(failed, expected, "{name}");
+    }
+    for file in walkdir(&stage.path("cache"), "away") {
+        fs::rename(&file, file.with_extension("bin")).unwrap();
+    }
+    Reading::start(&mounted, "many/gone.bin", &stage.path("many/gone.bin")).is_right();
+    assert!(mounted.unmount().contains("cannot read what is here"));
+}
+
 /// Files below a directory whose names end so.
 fn walkdir(root: &Path, end: &str) -> Vec<std::path::PathBuf> {
     let all = super::content::walk(root).into_keys();

@@ -152,18 +152,20 @@ fn a_folder_of_films_is_looked_through_for_a_few_pieces_each() {
     // Each looks at the head, and at the tail or a place in the middle; the kernel reads on a little, and the films'
     // first and last pieces reach into others.
     let table = [
-        ("file -b -P bytes=65536 \"$film\"", 2),
-        ("ffprobe -v error \"$film\"", 3),
-        ("head -c 65536 \"$film\"; tail -c 65536 \"$film\"", 3),
-        ("ffmpeg -v error -ss 2 -i \"$film\" -frames:v 1 -f framemd5 -", 6),
+        ("file -b -P bytes=65536 \"$0\"", 2),
+        ("ffprobe -v error \"$0\"", 3),
+        ("{ head -c 65536 \"$0\"; tail -c 65536 \"$0\"; }", 3),
+        ("ffmpeg -v error -ss 2 -i \"$0\" -frames:v 1 -f framemd5 -", 6),
     ];
     for (program, pieces) in table {
         let relay = Relay::before(seed.addr, Manner::Honest);
         let _ = fs::remove_dir_all(stage.path("cache"));
         let mounted = stage.mount(&torrent, &[relay.addr], &["--no-fill"]);
-        let script = format!("set -e; for film in \"$0\"/*; do {program}; done >/dev/null");
-        let mut scan = Command::new("sh");
-        Program::done(scan.args(["-c", &script]).arg(mounted.path("folder")));
+        for nth in 0..FILMS {
+            let film = mounted.path(format!("folder/{nth:02}.mp4"));
+            let script = format!("set -e; {program} >/dev/null");
+            Program::done(Command::new("sh").args(["-c", &script]).arg(film));
+        }
         let moved = relay.payload();
         assert!(moved <= FILMS * pieces * PIECE, "{program}: {} bytes each", moved / FILMS);
         eprintln!("{program}: {} bytes each", moved / FILMS);
