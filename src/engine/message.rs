@@ -179,7 +179,11 @@ impl Command {
             | Self::Advance(..)
             | Self::Read { .. }
             | Self::Cancel(_) => true,
-            Self::Evict(_) | Self::Lost(_) | Self::EndUpload | Self::Stop { .. } => false,
+            Self::Evict(_)
+            | Self::Lost(_)
+            | Self::Meet { .. }
+            | Self::EndUpload
+            | Self::Stop { .. } => false,
         }
     }
 }
