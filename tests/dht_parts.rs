@@ -432,12 +432,12 @@ fn torrents_are_looked_up_when_it_is_time() {
         }
         begun.len()
     };
-    torrents.enlist(wanted, Some(6881), start);
+    torrents.enlist(wanted, Some(6881), [Family::V4, Family::V6], start);
     assert_eq!(
         both(&mut torrents, start),
         [(wanted, Family::V4, Some(6881)), (wanted, Family::V6, Some(6881))]
     );
-    torrents.enlist(wanted, Some(6881), start);
+    torrents.enlist(wanted, Some(6881), [Family::V4, Family::V6], start);
     assert_eq!(search(&mut torrents, 0, start), 2);
     assert_eq!(torrents.poll_timeout(), Some(start + ANNOUNCE));
     assert_eq!(FIRST_GAP * 20, LONGEST_GAP);

@@ -235,7 +235,8 @@ impl Dht {
 
     /// Finds peers of the torrent at once and again, and if there is a port, makes us known as one.
     pub fn enlist(&mut self, info_hash: InfoHash, port: Option<u16>, now: Instant) {
-        self.torrents.enlist(info_hash, port, now);
+        let families = self.sides.iter().map(|side| side.family);
+        self.torrents.enlist(info_hash, port, families, now);
         self.advance(now);
     }
 

@@ -56,9 +56,15 @@ pub struct Torrents {
 }
 
 impl Torrents {
-    /// The torrent is to be looked up at once, and announced if there is a port.
-    pub fn enlist(&mut self, info_hash: InfoHash, port: Option<u16>, now: Instant) {
-        for family in [Family::V4, Family::V6] {
+    /// The torrent is to be looked up at once in these networks, and announced if there is a port.
+    pub fn enlist(
+        &mut self,
+        info_hash: InfoHash,
+        port: Option<u16>,
+        families: impl IntoIterator<Item = Family>,
+        now: Instant,
+    ) {
+        for family in families {
             let next = Next::At(now);
             // Doubled by the first search.
             let gap = FIRST_GAP / 2;
@@ -102,7 +108,8 @@ impl Torrents {
         let Some(want) = self.wants.get_mut(&(info_hash, family)) else { return };
         match any {
             true => (want.begun, want.hungry) = (Some(now), false),
-            false => want.next = Next::At(now + RETRY),
+            // Whoever comes to be known calls `wake`.
+            false => want.next = Next::At(now + LONGEST_GAP),
         }
     }
 
