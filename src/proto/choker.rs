@@ -3,8 +3,7 @@
 //! Every [`ROUND`] the peers that gave most get the regular slots; as a seed, those that wait longest, each for
 //! at least [`SEED_TURN`]. Every [`OPTIMISTIC_TURN`] one more is drawn at random, newcomers three times as
 //! likely. Who takes and gives nothing has no chance but that one. Between rounds a free slot goes to the first
-//! interested peer, so that nobody waits for a clock; while upload stays unused, there are more slots. A first
-//! seed has [`SPREAD_SLOTS`]: a leech that gets no new piece has nothing to trade.
+//! interested peer, so that nobody waits for a clock; while upload stays unused, there are more slots.
 //!
 //! Not here: the rates ([`crate::proto::peer`]); what an unchoked peer may ask ([`crate::proto::upload`]).
 
@@ -28,11 +27,6 @@ pub const SEED_TURN: Duration = Duration::from_secs(60);
 
 /// Time that upload must stay unused before there is one slot more.
 const UNUSED: Duration = Duration::from_secs(1);
-
-/// Regular slots, at least, while a seed has pieces that nobody else has. With few, their peers upload at full
-/// rate what all others lack, and the others' lines stand idle: eight leeches took 1.06 of the least time and
-/// sixteen 1.15; with these slots 1.03 and 1.07 (simulated).
-pub const SPREAD_SLOTS: usize = 16;
 
 /// Slots that may be added.
 const MOST_ADDED: usize = 46;
@@ -67,8 +61,6 @@ pub struct Choker {
     /// Regular slots when upload is used to the full.
     least: usize,
     slots: usize,
-    /// Whether we have pieces that nobody else has.
-    spreading: bool,
     /// Since when upload is unused, as far as seen.
     unused: Option<Instant>,
     /// Whether it was at some time since the last round.
@@ -86,7 +78,6 @@ impl Choker {
         Self {
             least: slots,
             slots,
-            spreading: false,
             unused: None,
             was_unused: false,
             next_round: now + FIRST_ROUND,
@@ -103,16 +94,7 @@ impl Choker {
 
     /// Whether a slot is free for a peer that has just become interested.
     pub fn has_room(&self, unchoked: usize) -> bool {
-        unchoked < self.regular() + 1
-    }
-
-    /// Takes in whether we have all pieces, and some that nobody else has.
-    pub fn set_spreading(&mut self, spreading: bool) {
-        self.spreading = spreading;
-    }
-
-    fn regular(&self) -> usize {
-        if self.spreading { self.slots.max(SPREAD_SLOTS) } else { self.slots }
+        unchoked < self.slots + 1
     }
 
     /// Who has the optimistic slot, whatever it gives.
@@ -153,7 +135,7 @@ impl Choker {
             wanting.retain(|peer| !peer.snubbed && !peer.rides_free);
             wanting.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.key.cmp(&b.key)));
         }
-        let mut chosen: Vec<_> = wanting.iter().take(self.regular()).map(|peer| peer.key).collect();
+        let mut chosen: Vec<_> = wanting.iter().take(self.slots).map(|peer| peer.key).collect();
         chosen.extend(self.draw_optimistic(peers, &chosen, seeding, now, rng));
         chosen
     }
@@ -250,21 +232,6 @@ mod tests {
         assert_eq!(served(&mut choker), 2 + 1 + 1);
         assert_eq!(served(&mut choker), 2 + 1);
         assert_eq!(served(&mut choker), 2 + 1, "never below the least");
-    }
-
-    #[test]
-    fn a_first_seed_serves_many_until_each_piece_is_out() {
-        let start = Instant::now();
-        let mut rng = StdRng::seed_from_u64(1);
-        let peers: Vec<_> = (1..=30).map(|key| peer(key, 0.0, start)).collect();
-        let mut choker = Choker::new(4, start);
-        let mut served = |choker: &mut Choker| choker.round(&peers, true, start, &mut rng).len();
-        choker.set_spreading(true);
-        assert!(choker.has_room(SPREAD_SLOTS) && !choker.has_room(SPREAD_SLOTS + 1));
-        assert_eq!(served(&mut choker), SPREAD_SLOTS + 1);
-        choker.set_spreading(false);
-        assert!(!choker.has_room(5));
-        assert_eq!(served(&mut choker), 4 + 1);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Which blocks next, from one peer's view.
 //!
 //! Three queues, in this order: the demands of readers that wait, the windows of readers that will want
-//! more, and fill. Fill takes what the peer suggests; else random pieces until it has [`RANDOM_FIRST`], then the
-//! rarest. When every
-//! piece is under way, blocks are asked of a second peer (end-game).
+//! more, and fill. Fill goes on with the peer's own piece; else it takes what the peer suggests, what another left
+//! unfinished, random pieces until it has [`RANDOM_FIRST`], and then the rarest. When every piece is under way, blocks
+//! are asked of a second peer (end-game).
 //!
 //! Invariant: a piece is had, doubted, under way (`partial`), or listed in `rarity`; exactly one of them. No block is
 //! asked of a peer that lacks its piece, nor of more than [`MAX_COPIES`](super::partial::MAX_COPIES) peers.
@@ -314,41 +314,40 @@ impl Picker {
     }
 
     fn pick_fill(&mut self, view: View<'_>, room: bool) -> Option<BlockRef> {
-        if let Some(piece) = self.own_partial(view) {
-            return self.ask(piece, view);
-        }
-        if room
-            && self.may_open(view)
-            && let Some(piece) = self.untouched(view)
-        {
-            return self.ask(piece, view);
-        }
-        let shared = self.partial.iter().find(|(piece, partial)| {
-            partial.missing() > 0 && !partial.exclusive && view.offers(**piece)
-        });
-        let piece = *shared?.0;
+        let own = self.begun(view, |partial| partial.owner == Some(view.key));
+        let piece = match own {
+            Some(own) => own,
+            None => self.next_to_fill(view, room && self.may_open(view))?,
+        };
         self.ask(piece, view)
     }
 
-    /// A piece under way that the peer owns, or one whose owner is gone.
-    fn own_partial(&self, view: View<'_>) -> Option<PieceIndex> {
-        let ready =
-            |partial: &Partial, piece: PieceIndex| partial.missing() > 0 && view.offers(piece);
-        let owned =
-            self.partial.iter().find(|(p, part)| part.owner == Some(view.key) && ready(part, **p));
-        let orphan =
-            || self.partial.iter().find(|(p, part)| part.owner.is_none() && ready(part, **p));
-        owned.or_else(orphan).map(|(piece, _)| *piece)
+    /// A suggestion is the one hint at what nobody has: it goes before what another left unfinished.
+    fn next_to_fill(&mut self, view: View<'_>, may_open: bool) -> Option<PieceIndex> {
+        let suggested = if may_open { self.suggested(view) } else { None };
+        suggested
+            .or_else(|| self.begun(view, |partial| partial.owner.is_none()))
+            .or_else(|| if may_open { self.untouched(view) } else { None })
+            .or_else(|| self.begun(view, |partial| !partial.exclusive))
+    }
+
+    /// A piece under way of this kind that the peer can help with.
+    fn begun(&self, view: View<'_>, kind: impl Fn(&Partial) -> bool) -> Option<PieceIndex> {
+        let helps = |(piece, partial): &(&PieceIndex, &Partial)| {
+            partial.missing() > 0 && view.offers(**piece) && kind(partial)
+        };
+        self.partial.iter().find(helps).map(|(piece, _)| *piece)
+    }
+
+    fn suggested(&self, view: View<'_>) -> Option<PieceIndex> {
+        let fresh = |piece: &&PieceIndex| view.offers(**piece) && self.rarity.lists(**piece);
+        view.suggested.iter().find(fresh).copied()
     }
 
     fn untouched(&mut self, view: View<'_>) -> Option<PieceIndex> {
         if let Some(only) = view.only {
             let listed = |piece: &PieceIndex| self.rarity.lists(*piece);
             return only.iter().copied().find(|piece| view.offers(*piece) && listed(piece));
-        }
-        let fresh = |piece: &&PieceIndex| view.offers(**piece) && self.rarity.lists(**piece);
-        if let Some(&piece) = view.suggested.iter().find(fresh) {
-            return Some(piece);
         }
         let mut offered = Cow::Borrowed(view.pieces);
         for &piece in view.refused.iter().filter(|piece| view.pieces.has(**piece)) {

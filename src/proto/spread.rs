@@ -6,24 +6,39 @@
 //! at. A reader's demand still goes before any suggestion. When all pieces are pointed out, who has finished his own
 //! is pointed at what the slowest have not begun: otherwise everyone would wait for them, or ask for the same.
 //!
+//! Where more want to be served than are, each has a turn of few whole pieces: then all have something soon that
+//! others lack, and no line stands idle for want of it.
+//!
 //! Invariant: no piece is pointed out to two peers at once.
 //!
-//! Not here: what a leech makes of a suggestion ([`crate::proto::picker`]).
+//! Not here: what a leech makes of a suggestion ([`crate::proto::picker`]); whose turn is next
+//! ([`crate::proto::choker`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, Span};
 use super::units::{PeerKey, PieceIndex};
 
 /// Pieces that a peer keeps when another is pointed at the rest: one to fetch, one to go on with.
 const KEPT: usize = 2;
 
+/// Pieces that a peer may finish beyond its turn.
+const MOST_PARTS: usize = 2;
+
 /// Pieces that one peer is to get first, and that nobody has.
 #[derive(Debug, Default)]
 struct List {
-    /// It has asked for something of them.
-    begun: BTreeSet<PieceIndex>,
+    /// It has asked for something of them; bytes that it was given of each.
+    begun: BTreeMap<PieceIndex, u32>,
     ahead: BTreeSet<PieceIndex>,
+    turn: Turn,
+}
+
+/// When others are served in the peer's place, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    len: u64,
+    given: u64,
 }
 
 impl List {
@@ -32,8 +47,18 @@ impl List {
     }
 
     fn contains(&self, piece: PieceIndex) -> bool {
-        self.begun.contains(&piece) || self.ahead.contains(&piece)
+        self.begun.contains_key(&piece) || self.ahead.contains(&piece)
     }
+
+    /// Pieces that it was given only a part of.
+    fn parts(&self, geometry: &Geometry) -> usize {
+        let begun = self.begun.iter();
+        begun.filter(|(piece, given)| is_part(**piece, **given, geometry)).count()
+    }
+}
+
+fn is_part(piece: PieceIndex, given: u32, geometry: &Geometry) -> bool {
+    given > 0 && given < geometry.piece_len(piece)
 }
 
 /// Which peer is to get which piece first.
@@ -128,11 +153,46 @@ impl Spread {
     pub fn takes(&mut self, key: PeerKey, piece: PieceIndex) {
         let list = self.pointed.entry(key).or_default();
         if list.ahead.remove(&piece) {
-            list.begun.insert(piece);
+            list.begun.insert(piece, 0);
         } else if !self.is_pointed_out(piece) {
             self.returned.remove(&piece);
-            self.pointed.entry(key).or_default().begun.insert(piece);
+            self.pointed.entry(key).or_default().begun.insert(piece, 0);
         }
+    }
+
+    /// The peer's turn begins, for so many bytes. What it was given only a part of in an earlier one is pointed out
+    /// anew.
+    pub fn begin(&mut self, key: PeerKey, bytes: u64, geometry: &Geometry) {
+        let list = self.pointed.entry(key).or_default();
+        list.turn = Turn { len: bytes, given: 0 };
+        let begun = std::mem::take(&mut list.begun).into_iter();
+        let parts = begun.filter(|(piece, given)| is_part(*piece, *given, geometry));
+        self.returned.extend(parts.map(|(piece, _)| piece));
+    }
+
+    /// These bytes go to the peer.
+    pub fn gives(&mut self, key: PeerKey, span: Span) {
+        let Some(list) = self.pointed.get_mut(&key) else { return };
+        list.turn.given += u64::from(span.len);
+        if let Some(given) = list.begun.get_mut(&span.piece) {
+            *given += span.len;
+        }
+    }
+
+    /// Whether the peer has had its turn. It may finish what it has begun, unless these are many pieces.
+    pub fn is_over(&self, key: PeerKey, geometry: &Geometry) -> bool {
+        let Some(list) = self.pointed.get(&key) else { return true };
+        let parts = list.parts(geometry);
+        list.turn.given >= list.turn.len && (parts == 0 || parts > MOST_PARTS)
+    }
+
+    /// The peer's turn ends: others are pointed at what it was given nothing of.
+    pub fn end(&mut self, key: PeerKey) {
+        let Some(list) = self.pointed.get_mut(&key) else { return };
+        list.turn = Turn::default();
+        self.returned.append(&mut list.ahead);
+        self.returned.extend(list.begun.iter().filter(|(_, given)| **given == 0).map(|(p, _)| *p));
+        list.begun.retain(|_, given| *given > 0);
     }
 
     /// Somebody has the piece.
@@ -143,10 +203,10 @@ impl Spread {
         }
     }
 
-    /// The peer is gone, or no longer served: others are pointed at what it did not get.
+    /// The peer is gone: others are pointed at what it did not get.
     pub fn forget(&mut self, key: PeerKey) {
-        let List { begun, ahead } = self.pointed.remove(&key).unwrap_or_default();
-        self.returned.extend(begun.into_iter().chain(ahead));
+        let List { begun, ahead, .. } = self.pointed.remove(&key).unwrap_or_default();
+        self.returned.extend(begun.into_keys().chain(ahead));
     }
 }
 
@@ -182,6 +242,50 @@ mod tests {
         assert_eq!(point(slow), None, "it has enough");
         assert_eq!([point(fast), point(fast), point(fast)], [Some(4), Some(3), None]);
         assert_eq!((spread.pending(slow), spread.pending(fast)), (3, 2));
+    }
+
+    #[test]
+    fn a_turn_is_over_after_whole_pieces_and_others_get_what_was_not_given() {
+        const BLOCK: u32 = 16_384;
+        let geometry = Geometry::new(6 * 32_768, 32_768).expect("legal");
+        let mut spread = Spread::new(0, &geometry);
+        let (one, two) = (PeerKey(1), PeerKey(2));
+        let piece = |number| geometry.piece(number).expect("a piece");
+        let block = |number, at| geometry.span(number, at * BLOCK, BLOCK).expect("inside");
+        spread.begin(one, u64::from(BLOCK), &geometry);
+        for number in 0..3 {
+            assert_eq!(spread.point(one, &geometry, |_| false), Some(piece(number)));
+        }
+        [piece(0), piece(1)].map(|piece| spread.takes(one, piece));
+        assert!(!spread.is_over(one, &geometry), "it was given nothing");
+        spread.gives(one, block(0, 0));
+        assert!(!spread.is_over(one, &geometry), "half a piece is of no use to anybody");
+        spread.gives(one, block(0, 1));
+        assert!(spread.is_over(one, &geometry));
+        spread.end(one);
+        assert_eq!(spread.pending(one), 1, "it will soon have what it was given");
+        let mut point = |key| spread.point(key, &geometry, |_| false).map(PieceIndex::raw);
+        assert_eq!([point(two), point(two), point(two)], [Some(1), Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn who_is_given_parts_of_many_pieces_has_no_turn_without_end() {
+        const BLOCK: u32 = 16_384;
+        let geometry = Geometry::new(6 * 32_768, 32_768).expect("legal");
+        let mut spread = Spread::new(0, &geometry);
+        let (one, two) = (PeerKey(1), PeerKey(2));
+        spread.begin(one, 32_768, &geometry);
+        for number in 0..3 {
+            assert!(!spread.is_over(one, &geometry), "{number}");
+            spread.takes(one, geometry.piece(number).expect("a piece"));
+            spread.gives(one, geometry.span(number, 0, BLOCK).expect("inside"));
+        }
+        assert!(spread.is_over(one, &geometry));
+        spread.end(one);
+        assert_eq!(spread.point(two, &geometry, |_| false).map(PieceIndex::raw), Some(3));
+        spread.begin(one, 32_768, &geometry);
+        assert_eq!(spread.pending(one), 0);
+        assert_eq!(spread.point(one, &geometry, |_| false).map(PieceIndex::raw), Some(0));
     }
 
     #[test]

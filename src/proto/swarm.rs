@@ -26,6 +26,7 @@ mod private;
 mod read;
 mod renew;
 mod serve;
+mod spread;
 mod tell;
 mod upload_only;
 
@@ -409,6 +410,7 @@ impl Swarm {
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, key: PeerKey, now: Instant) {
         self.drop_peer(key, now);
+        self.fill_slots(now);
         self.dial(now);
         self.settle(now);
     }

@@ -71,7 +71,7 @@ impl UploadQueue {
         let credit = credit(rate, limited);
         let mut spans = Vec::new();
         let mut under_way =
-            self.unsent + self.loading.iter().map(|span| u64::from(span.len)).sum::<u64>();
+            self.unsent + self.loading.iter().map(|s| u64::from(s.len)).sum::<u64>();
         while under_way < credit
             && let Some(span) = self.queue.pop_front()
         {
@@ -101,9 +101,14 @@ impl UploadQueue {
         self.unsent = self.unsent.saturating_sub(bytes);
     }
 
+    /// Whether something was loaded, or is about to be, that the socket has not yet taken.
+    pub fn is_under_way(&self) -> bool {
+        !self.loading.is_empty() || self.unsent > 0
+    }
+
     /// Whether the socket has not yet taken all that was asked for: the line is slower than the peer.
     pub fn is_waiting(&self) -> bool {
-        !self.is_empty() || self.unsent > 0
+        !self.queue.is_empty() || self.is_under_way()
     }
 
     /// Whether nothing is asked for.

@@ -45,7 +45,7 @@ impl Swarm {
                 self.forget_upload_only(key);
                 self.hear_interested(key, now)
             }
-            Message::NotInterested => self.hear_not_interested(key),
+            Message::NotInterested => self.hear_not_interested(key, now),
             Message::Have(raw) => self.hear_have(key, raw, now),
             Message::Bitfield(bytes) => self.hear_bitfield(key, &bytes, now),
             Message::HaveAll => {
@@ -66,6 +66,8 @@ impl Swarm {
     fn hear_choke(&mut self, key: PeerKey) -> Result<(), Violation> {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
         peer.peer_choking = true;
+        // What it suggested for its turn, it gives to others now.
+        peer.suggested.clear();
         // With BEP 6 each request is answered or rejected; without it a choke drops them all.
         if !peer.fast {
             for asked in peer.take_all() {

@@ -14,15 +14,6 @@ use crate::proto::wire::message::{Message, Request};
 
 type Violation = &'static str;
 
-/// Pieces that a seed points each peer at, at least: one to fetch, one to go on with.
-const LEAST_SPREAD: usize = 4;
-
-/// Time that the pieces beyond those last at the peer's rate: more than it asks for ahead.
-const SPREAD_SECONDS: f64 = 2.0;
-
-/// Pieces that a seed points one peer at, at most: so many suggestions libtorrent keeps too.
-const MOST_SPREAD: usize = 16;
-
 impl Swarm {
     /// The choker's round: everyone that it chose is unchoked, everyone else choked.
     pub(super) fn choke_round(&mut self, now: Instant) {
@@ -41,7 +32,6 @@ impl Swarm {
             })
             .collect();
         let seeding = self.wants_no_more();
-        self.choker.set_spreading(self.is_spreading());
         let chosen = self.choker.round(&standings, seeding, now, &mut self.rng);
         for standing in standings {
             let serve = chosen.contains(&standing.key);
@@ -53,9 +43,8 @@ impl Swarm {
 
     /// Looks whether our line is used, and gives free slots to those that have waited longest.
     pub(super) fn use_line(&mut self, now: Instant) {
-        let served = || self.peers.values().filter(|peer| !peer.am_choking && peer.peer_interested);
-        let waiting = served().filter(|peer| peer.upload.is_waiting()).count();
-        let busy = 2 * waiting > served().count();
+        let waiting = self.served().filter(|peer| peer.upload.is_waiting()).count();
+        let busy = 2 * waiting > self.served().count();
         self.choker.observe(busy, now);
         self.choke_riders(now);
         self.fill_slots(now);
@@ -75,17 +64,18 @@ impl Swarm {
         }
     }
 
-    fn fill_slots(&mut self, now: Instant) {
+    /// Gives free slots to those that have waited longest.
+    pub(super) fn fill_slots(&mut self, now: Instant) {
         if !self.config.upload {
             return;
         }
-        self.choker.set_spreading(self.is_spreading());
-        let wanting = || self.peers.values().filter(|peer| peer.peer_interested);
-        let served = wanting().filter(|peer| !peer.am_choking).count();
+        let served = self.served().count();
         let seeding = self.wants_no_more();
         let fair = |peer: &&Peer| seeding || (!peer.snubbed && !peer.rides_free());
-        let mut waiting: Vec<_> = wanting()
-            .filter(|peer| peer.am_choking)
+        let mut waiting: Vec<_> = self
+            .peers
+            .values()
+            .filter(|peer| peer.am_choking && peer.peer_interested)
             .filter(fair)
             .map(|peer| (peer.choke_changed, peer.key))
             .collect();
@@ -98,16 +88,16 @@ impl Swarm {
         }
     }
 
-    fn set_choking(&mut self, key: PeerKey, choking: bool, now: Instant) {
+    pub(super) fn set_choking(&mut self, key: PeerKey, choking: bool, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.am_choking = choking;
         peer.choke_changed = now;
         let dropped = if choking { peer.upload.clear() } else { Vec::new() };
         let fast = peer.fast;
         if choking {
-            self.spread.forget(key);
+            self.spread.end(key);
         } else {
-            self.spread_to(key, now);
+            self.begin_turn(key, now);
         }
         self.say(key, if choking { Message::Choke } else { Message::Unchoke }, now);
         if fast {
@@ -115,11 +105,6 @@ impl Swarm {
                 self.say(key, Message::Reject(request(span)), now);
             }
         }
-    }
-
-    /// Whether we are a seed with pieces that nobody else has.
-    fn is_spreading(&self) -> bool {
-        self.have().is_full() && self.spread.goes_on()
     }
 
     /// Serves nobody any more; what was loaded already still goes out, and the rest is rejected.
@@ -131,48 +116,32 @@ impl Swarm {
         }
     }
 
-    /// As a seed: points every peer that is served at pieces that nobody has yet.
-    pub(super) fn spread_out(&mut self, now: Instant) {
-        if !self.have().is_full() {
-            return;
-        }
-        let served = self.peers.values().filter(|peer| !peer.am_choking && peer.peer_interested);
-        let keys: Vec<_> = served.map(|peer| peer.key).collect();
-        for key in keys {
-            self.spread_to(key, now);
-        }
-    }
-
-    /// So many pieces ahead that the peer always finds one to begin when it has asked for all of another.
-    fn spread_to(&mut self, key: PeerKey, now: Instant) {
-        let Some(peer) = self.peers.get(&key).filter(|peer| peer.fast) else { return };
-        if !self.picker.have().is_full() {
-            return;
-        }
-        let piece_len = f64::from(self.geometry.nominal_piece_len());
-        let ahead = (peer.up.per_second(now) * SPREAD_SECONDS / piece_len) as usize;
-        let ahead = (LEAST_SPREAD + ahead).min(MOST_SPREAD);
-        while self.spread.pending(key) < ahead {
-            let picker = &self.picker;
-            let out = |piece| picker.availability(piece) > 0;
-            let Some(piece) = self.spread.point(key, &self.geometry, out) else { return };
-            self.say(key, Message::Suggest(piece.raw()), now);
-        }
-    }
-
     pub(super) fn hear_interested(&mut self, key: PeerKey, now: Instant) -> Result<(), Violation> {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.peer_interested = true;
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
+        let back = !std::mem::replace(&mut peer.peer_interested, true) && !peer.am_choking;
+        // Others may have its slot by now. Where a new piece makes many come back at once, each would get it late.
+        if back && !self.choker.has_room(self.served().count() - 1) {
+            self.set_choking(key, true, now);
         }
         self.fill_slots(now);
         Ok(())
     }
 
-    pub(super) fn hear_not_interested(&mut self, key: PeerKey) -> Result<(), Violation> {
+    pub(super) fn hear_not_interested(
+        &mut self,
+        key: PeerKey,
+        now: Instant,
+    ) -> Result<(), Violation> {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.peer_interested = false;
         }
+        self.fill_slots(now);
         Ok(())
+    }
+
+    /// Those that hold a slot.
+    pub(super) fn served(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(|peer| !peer.am_choking && peer.peer_interested)
     }
 
     pub(super) fn hear_request(
@@ -259,9 +228,13 @@ impl Swarm {
     }
 
     fn load(&mut self, key: PeerKey, now: Instant) {
+        if self.has_had_turn(key, now) {
+            return self.end_turn(key, now);
+        }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let spans = peer.upload.load(peer.up.per_second(now), self.config.upload_limited);
         if !spans.is_empty() {
+            spans.iter().for_each(|span| self.spread.gives(key, *span));
             self.jobs.push_back(Job::Load { key, spans });
         }
     }
