@@ -118,7 +118,7 @@ impl Distribution {
     }
 
     /// The seed. A server has room for every client; a peer need not.
-    pub(crate) fn source(&self, world: &mut World) -> NodeId {
+    fn source(&self, world: &mut World) -> NodeId {
         let have = Bitfield::full(world.torrent.geometry.piece_count());
         let room = Config::default().max_peers;
         let max_peers = if self.mode == Mode::ClientServer { room.max(self.leeches) } else { room };
