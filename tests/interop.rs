@@ -306,6 +306,36 @@ fn our_partial_seeds_give_to_libtorrent() {
     seeds.into_iter().for_each(assert_ends_well);
 }
 
+/// A mount whose pieces may go again names them only when libtorrent has said that it can be told (BEP 54): by a
+/// bitfield that comes after other messages.
+#[test]
+fn a_mount_that_evicts_gives_to_libtorrent_what_it_has() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let _seed = seed(&lan, host(1), &sample, &[]);
+    let args = |peer: u8| {
+        ["--no-fill", "--cache-size", "3MiB", "--peer", &peer_at(host(peer)).to_string()]
+            .map(str::to_owned)
+    };
+    let run = |peer: u8| {
+        let args = args(peer);
+        mount(&lan, host(2), &sample, &args.each_ref().map(String::as_str))
+    };
+    let (first, top) = run(1);
+    let film = top.join("film.bin");
+    lan.run(&tool("head", "coreutils"), &["-c", "1500000", film.to_str().unwrap()]);
+    assert_ends_well(first);
+    let dir = lan.empty("leech");
+    let _leech = Client::Libtorrent.start(&lan, host(9), &sample.torrent, &dir);
+    let (again, _) = run(9);
+    let got = dir.join(sample.name).join("film.bin");
+    lan.until("libtorrent has what was read", || {
+        let bytes = fs::read(&got).unwrap_or_default();
+        bytes.get(..1_500_000) == Some(&content::bytes(1, 0, 1_500_000)[..])
+    });
+    assert_ends_well(again);
+}
+
 #[test]
 fn libtorrent_finds_us_at_our_http_tracker() {
     assert_finds_us(Client::Libtorrent, "http");
