@@ -23,6 +23,7 @@ pub mod network;
 pub mod node;
 pub mod outbox;
 pub mod pool;
+pub mod port_map;
 pub mod resources;
 pub mod state;
 pub mod store;

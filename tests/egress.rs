@@ -79,8 +79,7 @@ impl<'a> World<'a> {
     #[track_caller]
     fn get_all(&self, lan: &Lan, outpost: &Outpost<'a>, more: &[&str]) {
         let (get, film) = self.get(lan, outpost, more);
-        get.until_says("complete in");
-        assert!(get.stop().success());
+        assert!(get.ended().success());
         assert_eq!(fs::read(film).unwrap(), self.data);
     }
 }
@@ -122,6 +121,25 @@ fn without_a_proxy_peers_trackers_and_names_are_asked_directly() {
         format!("udp {} 53", host(NAMESERVER)),
     ] {
         assert!(seen.contains(&expected), "{expected}: {seen:?}");
+    }
+}
+
+#[test]
+fn the_router_of_the_default_route_is_asked_to_let_peers_in_unless_it_is_forbidden() {
+    let lan = Lan::new();
+    let world = World::new(&lan);
+    let outpost = Outpost::new(&lan, 1);
+    for (more, asked) in [
+        (&[][..], true),
+        (&["--listen", "0.0.0.0:0"], true),
+        (&["--listen", "10.8.1.1:0"], false),
+        (&["--no-port-map"], false),
+    ] {
+        let watch = outpost.watch(1);
+        world.get_all(&lan, &outpost, more);
+        fs::remove_dir_all(lan.path("here")).unwrap();
+        let seen = outpost.seen(&watch, 1);
+        assert_eq!(seen.contains(&format!("udp {} 5351", Outpost::router(1))), asked, "{more:?}");
     }
 }
 
@@ -183,7 +201,7 @@ fn with_a_device_nothing_but_lookups_goes_by_another() {
     let mut seen = outpost.seen(&first, 1);
     seen.remove(&format!("udp {} 53", host(NAMESERVER)));
     // Refusing whoever knocks at the other door is the kernel's word, not ours.
-    seen.retain(|way| !way.starts_with("tcp 10.8.1.2 "));
+    seen.retain(|way| !way.starts_with(&format!("tcp {} ", Outpost::router(1))));
     assert_eq!(seen, BTreeSet::new());
 }
 

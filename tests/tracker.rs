@@ -43,6 +43,10 @@ impl Peer {
     }
 
     fn start_from(local: LocalAddrs, tiers: &[&[&str]], port: u16, left: u64) -> Self {
+        Self::start_by(Dialer::new(local), tiers, port, left)
+    }
+
+    fn start_by(dialer: Arc<Dialer>, tiers: &[&[&str]], port: u16, left: u64) -> Self {
         let tiers =
             tiers.iter().map(|tier| tier.iter().map(|&url| url.to_owned()).collect()).collect();
         let mut peer_id = *b"-BF0100-000000000000";
@@ -59,7 +63,7 @@ impl Peer {
         };
         let (progress, reader) = watch::channel(Progress { left, ..Progress::default() });
         let (out, events) = mpsc::channel(FROM_TRACKER_CAPACITY);
-        let handle = tracker::spawn(job, Dialer::new(local), reader, out);
+        let handle = tracker::spawn(job, dialer, reader, out);
         Self { handle, events, progress }
     }
 
@@ -151,6 +155,23 @@ async fn announces_leave_from_where_we_listen() {
         seed.answered().await;
         let mut leecher = Peer::start(&[&[&url]], 1002, 77);
         assert_eq!(leecher.peers().await, [SocketAddr::new(ours.into(), 1001)], "{scheme}");
+        server.stop().await;
+    }
+}
+
+/// Where a router lets peers in is announced, and where nobody listens when we do not.
+#[tokio::test]
+async fn the_port_is_announced_at_which_peers_reach_us() {
+    for (ours, mapped, announced) in [(1001, None, 1001), (1001, Some(4711), 4711), (0, None, 1)] {
+        let server = serve("127.0.0.1:0");
+        let url = format!("http://{}/announce", server.addrs()[0]);
+        let dialer = Dialer::new(Egress::default());
+        mapped.into_iter().for_each(|port| dialer.reached_at(port));
+        let seed = Peer::start_by(dialer, &[&[&url]], ours, 0);
+        seed.answered().await;
+        let mut leecher = Peer::start(&[&[&url]], 1002, 77);
+        let expected = SocketAddr::from((Ipv4Addr::LOCALHOST, announced));
+        assert_eq!(leecher.peers().await, [expected]);
         server.stop().await;
     }
 }

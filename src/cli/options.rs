@@ -120,6 +120,12 @@ pub struct NetworkArgs {
     /// nobody is reached.
     #[arg(long, value_name = "URL", conflicts_with = "listen")]
     pub proxy: Option<String>,
+    /// Do not ask the router to let peers in
+    ///
+    /// Otherwise it is asked by PCP, NAT-PMP or UPnP, when btfs listens on every address and the router's is private,
+    /// and not beside --proxy or --bind-device.
+    #[arg(long, hide_short_help = true)]
+    pub no_port_map: bool,
     /// Have nothing to do with peers on this list; may be repeated
     ///
     /// A file of addresses and ranges, one a line, as p2p, DAT or CIDR, IPv4 and IPv6, plain or in gzip. Peers named by

@@ -4,7 +4,7 @@
 //! Invariant: a value that could never be right is a usage error that names its option.
 //! Not here: SOURCE (`source`), MOUNTPOINT (`mountpoint`), `-o` (`mount_options`).
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::engine::dht::{self, PUBLIC_ROUTERS};
 use crate::engine::egress::Egress;
 use crate::engine::network::Transports;
 use crate::engine::node::Ways;
+use crate::engine::port_map::PortMap;
 use crate::engine::throttle::Rates;
 use crate::proto::config::Config;
 use crate::proto::mse::Encryption;
@@ -108,6 +109,11 @@ impl Network {
         peers.iter().for_each(|peer| blocklist.allow(peer.ip()));
         let listen = args.listen.as_deref().map(|typed| address("--listen", typed)).transpose()?;
         let alone = listen.is_some_and(|addr: SocketAddr| addr.ip().is_loopback());
+        let everywhere = listen.is_none_or(|addr| addr.ip() == Ipv4Addr::UNSPECIFIED);
+        let port_map = match everywhere && !args.no_port_map {
+            true => PortMap::DefaultRoute,
+            false => PortMap::Off,
+        };
         let device = args.bind_device.as_deref().map(device).transpose()?;
         let egress = Egress { device, ..Egress::default() };
         Ok(Self {
@@ -118,6 +124,7 @@ impl Network {
             ways: Ways {
                 egress,
                 blocklist: Arc::new(blocklist),
+                port_map,
                 transports: Transports { encryption: encryption(args.encryption) },
                 dht: dht(args, alone)?,
                 lsd: !args.no_lsd && !alone,
@@ -392,6 +399,7 @@ mod tests {
             encryption: EncryptionKind::Prefer,
             no_lsd: false,
             proxy: None,
+            no_port_map: false,
             blocklists: Vec::new(),
             bind_device: None,
             max_up: None,

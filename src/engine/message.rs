@@ -161,6 +161,8 @@ pub enum Command {
         /// Who names them.
         origin: Origin,
     },
+    /// Connections from outside that arrive there come to us.
+    ReachedAt(SocketAddr),
     /// Nothing is uploaded from now on.
     EndUpload,
     /// Say good-bye, save, and end; `done` is dropped when that has happened.
@@ -182,6 +184,7 @@ impl Command {
             Self::Evict(_)
             | Self::Lost(_)
             | Self::Meet { .. }
+            | Self::ReachedAt(_)
             | Self::EndUpload
             | Self::Stop { .. } => false,
         }
@@ -201,6 +204,7 @@ impl fmt::Debug for Command {
             Self::Evict(piece) => write!(f, "Evict({piece:?})"),
             Self::Lost(pieces) => write!(f, "Lost({pieces:?})"),
             Self::Meet { addrs, origin } => write!(f, "Meet({} of {origin:?})", addrs.len()),
+            Self::ReachedAt(addr) => write!(f, "ReachedAt({addr})"),
             Self::EndUpload => f.write_str("EndUpload"),
             Self::Stop { .. } => f.write_str("Stop"),
         }

@@ -4,6 +4,7 @@ mod ports;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,6 +23,7 @@ use super::listen;
 use super::lsd::Lsd;
 use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
 use super::network::{Door, Network, Transports};
+use super::port_map::{PortMap, PortMapper};
 use super::resources::Resources;
 use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
@@ -64,6 +66,8 @@ pub struct Ways {
     pub lsd: bool,
     /// Who is neither dialled nor heard.
     pub blocklist: Arc<Blocklist>,
+    /// Whether the router is asked to let peers in.
+    pub port_map: PortMap,
 }
 
 /// Whether and where the process is to be reached.
@@ -130,6 +134,7 @@ pub struct Node {
     port: u16,
     limits: Limits,
     listeners: Vec<JoinHandle<()>>,
+    port_mapper: Mutex<Option<PortMapper>>,
     torrents: Mutex<Vec<(Handle, JoinHandle<()>)>>,
     next_id: AtomicU32,
 }
@@ -171,12 +176,19 @@ impl Node {
             .into_iter()
             .map(|socket| tokio::spawn(listen::serve(resources.network.clone(), socket)))
             .collect();
+        let resources = Arc::new(resources);
+        let port_mapper = NonZeroU16::new(port).and_then(|port| {
+            let told = resources.clone();
+            let egress = &resources.network.egress;
+            PortMapper::start(ways.port_map, port, egress, move |addr| told.reached_at(addr))
+        });
         Ok(Self {
-            resources: Arc::new(resources),
+            resources,
             reach,
             port,
             limits,
             listeners,
+            port_mapper: Mutex::new(port_mapper),
             torrents: Mutex::default(),
             next_id: AtomicU32::new(0),
         })
@@ -213,6 +225,8 @@ impl Node {
     /// Ends every torrent, and returns when their state is saved.
     pub async fn stop(&self) {
         self.listeners.iter().for_each(JoinHandle::abort);
+        let port_mapper = self.port_mapper.lock().take();
+        let unmapped = port_mapper.map(|port_mapper| tokio::spawn(port_mapper.stop()));
         let torrents = std::mem::take(&mut *self.torrents.lock());
         let goodbyes: Vec<_> = torrents
             .into_iter()
@@ -224,7 +238,7 @@ impl Node {
                 })
             })
             .collect();
-        for goodbye in goodbyes {
+        for goodbye in goodbyes.into_iter().chain(unmapped) {
             let _ = goodbye.await;
         }
         if let Some(dht) = &self.resources.dht {

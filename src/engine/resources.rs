@@ -20,6 +20,7 @@
 //! Not here: who starts and ends them ([`super::node`]).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -57,7 +58,14 @@ pub struct Resources {
     pub dht: Option<Dht>,
     /// File descriptors of stores.
     pub files: Arc<OpenFiles>,
-    torrents: RwLock<BTreeMap<TorrentId, mpsc::Sender<Command>>>,
+    torrents: RwLock<Enlisted>,
+}
+
+/// Those who take commands, and what a new one of them has to know.
+#[derive(Debug, Default)]
+struct Enlisted {
+    commands: BTreeMap<TorrentId, mpsc::Sender<Command>>,
+    reached_at: Option<SocketAddr>,
 }
 
 impl Resources {
@@ -84,21 +92,37 @@ impl Resources {
 
     /// A torrent's task takes commands here from now on.
     pub fn enlist(&self, torrent: TorrentId, commands: mpsc::Sender<Command>) {
-        self.torrents.write().insert(torrent, commands);
+        let mut torrents = self.torrents.write();
+        if let Some(addr) = torrents.reached_at {
+            // The queue is as new as the torrent.
+            let _ = commands.try_send(Command::ReachedAt(addr));
+        }
+        torrents.commands.insert(torrent, commands);
     }
 
     /// The torrent's task is gone.
     pub fn dismiss(&self, torrent: TorrentId) {
-        self.torrents.write().remove(&torrent);
+        self.torrents.write().commands.remove(&torrent);
         self.budget.forget_torrent(torrent);
         self.assembling.share(torrent, 0);
+    }
+
+    /// Tells torrents and trackers, those to come as well, that peers reach us there from outside.
+    pub fn reached_at(&self, addr: SocketAddr) {
+        self.trackers.reached_at(addr.port());
+        let mut torrents = self.torrents.write();
+        torrents.reached_at = Some(addr);
+        for commands in torrents.commands.values() {
+            // A full queue costs a torrent the best order of dialling until the next renewal.
+            let _ = commands.try_send(Command::ReachedAt(addr));
+        }
     }
 
     /// Tells the torrents that these pieces have to go; a task that is gone has no more pieces.
     pub fn evict(&self, victims: Vec<(TorrentId, PieceIndex)>) {
         let torrents = self.torrents.read();
         for (torrent, piece) in victims {
-            if let Some(commands) = torrents.get(&torrent) {
+            if let Some(commands) = torrents.commands.get(&torrent) {
                 // A full queue leaves the piece in its store until the next eviction finds room to say so.
                 let _ = commands.try_send(Command::Evict(piece));
             }

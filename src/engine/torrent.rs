@@ -271,6 +271,7 @@ impl Torrent {
                 debug!(?origin, count = addrs.len(), "peers are named");
                 self.swarm.handle_candidates(addrs, origin, now);
             }
+            Command::ReachedAt(addr) => self.swarm.handle_reached_at(addr),
             Command::EndUpload => self.swarm.end_upload(now),
             // Taken out by `run`.
             Command::Stop { .. } => {}

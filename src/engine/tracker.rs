@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -62,6 +62,8 @@ pub struct Dialer {
     http: Http,
     parts: Http,
     permits: Semaphore,
+    /// Where a router lets peers in; 0 while none does.
+    public_port: AtomicU16,
 }
 
 impl fmt::Debug for Dialer {
@@ -81,6 +83,7 @@ impl Dialer {
             http: Http::new(egress.clone(), Habit::Answers),
             parts: Http::new(egress.clone(), Habit::Parts),
             permits: Semaphore::new(AT_ONCE),
+            public_port: AtomicU16::new(0),
             egress,
         })
     }
@@ -96,6 +99,19 @@ impl Dialer {
         range: Range<u64>,
     ) -> Result<Response, FetchError> {
         self.parts.range(url, family, range).await.map_err(FetchError)
+    }
+
+    /// Peers reach us at this port from outside: it is announced from now on.
+    pub fn reached_at(&self, port: u16) {
+        self.public_port.store(port, Ordering::Relaxed);
+    }
+
+    /// What is announced when we listen at this port, or with 0 at none.
+    fn port(&self, ours: u16) -> u16 {
+        match self.public_port.load(Ordering::Relaxed) {
+            0 => ours.max(NOBODY_LISTENS),
+            public => public,
+        }
     }
 }
 
@@ -296,7 +312,7 @@ impl Task {
         Announce {
             info_hash: self.job.info_hash,
             peer_id: self.job.peer_id,
-            port: self.job.port.max(NOBODY_LISTENS),
+            port: self.carrier.dialer.port(self.job.port),
             progress: *self.progress.borrow(),
             event,
             wanted: Some(if event == Event::Stopped { 0 } else { WANTED }),

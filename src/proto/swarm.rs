@@ -349,6 +349,12 @@ impl Swarm {
         self.dial(now);
     }
 
+    /// Connections from outside that arrive there come to us.
+    pub fn handle_reached_at(&mut self, addr: SocketAddr) {
+        self.listen_port = addr.port();
+        self.handle_seen_at(addr.ip());
+    }
+
     /// A tracker sees us there.
     pub fn handle_seen_at(&mut self, ip: IpAddr) {
         self.candidates.seen_at(ip.to_canonical());

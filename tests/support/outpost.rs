@@ -49,9 +49,14 @@ impl<'a> Outpost<'a> {
         format!("10.8.{n}.1")
     }
 
+    /// Its router's on the line.
+    pub(crate) fn router(n: u8) -> String {
+        format!("10.8.{n}.2")
+    }
+
     fn lay_line(&self, n: u8) {
         let pid = self.holder.id();
-        let (near, far) = (Self::addr(n), format!("10.8.{n}.2"));
+        let (near, far) = (Self::addr(n), Self::router(n));
         let out = format!(
             "ip link add far{n} type veth peer name line{n} netns {pid} && \
              ip addr add {far}/24 dev far{n} && ip link set far{n} up"

@@ -1,0 +1,245 @@
+//! Ports that a router opens, asked for of routers on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use btfs::engine::egress::{Egress, Proxy};
+use btfs::engine::port_map::{Gateway, PortMap, PortMapper};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where PCP and NAT-PMP are spoken.
+const ROUTER_PORT: u16 = 5351;
+
+/// Our port.
+const PORT: u16 = 40_123;
+
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+
+/// What a router was asked: "open" or "close", and the port outside.
+type Asked = (&'static str, u16);
+
+fn gateway(router: Ipv4Addr) -> Gateway {
+    Gateway { router, ssdp: SocketAddr::from((router, 1900)) }
+}
+
+/// A port mapper of this router, and where it says that we are reached.
+fn mapper(gateway: Gateway) -> (PortMapper, mpsc::UnboundedReceiver<SocketAddr>) {
+    let (out, told) = mpsc::unbounded_channel();
+    let port = NonZeroU16::new(PORT).unwrap();
+    let told_to = move |addr| out.send(addr).unwrap();
+    let mapper = PortMapper::start(PortMap::At(gateway), port, &Egress::default(), told_to);
+    (mapper.unwrap(), told)
+}
+
+async fn next<T>(from: &mut mpsc::UnboundedReceiver<T>) -> T {
+    timeout(LIMIT, from.recv()).await.expect("in time").expect("somebody there")
+}
+
+/// A router with NAT-PMP (RFC 6886) alone, which gives the port one above the one asked for. It says so to those who
+/// speak PCP, or is silent on that.
+async fn nat_pmp(router: Ipv4Addr, silent: bool) -> mpsc::UnboundedReceiver<Asked> {
+    let socket = UdpSocket::bind((router, ROUTER_PORT)).await.unwrap();
+    let (tell, asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut request = [0; 1100];
+        loop {
+            let (_, from) = socket.recv_from(&mut request).await.unwrap();
+            let reply = match request[..2] {
+                [0, 0] => [&[0, 128, 0, 0, 0, 0, 0, 9][..], &OUTSIDE.octets()].concat(),
+                [0, 2] => {
+                    let lifetime = &request[8..12];
+                    let forget = lifetime == [0; 4];
+                    let port = u16::from_be_bytes([request[6], request[7]]);
+                    let given = if forget { 0 } else { port + 1 };
+                    tell.send((if forget { "close" } else { "open" }, given)).unwrap();
+                    let head = [0, 130, 0, 0, 0, 0, 0, 9];
+                    [&head[..], &request[4..6], &given.to_be_bytes(), lifetime].concat()
+                }
+                _ if silent => continue,
+                _ => vec![0, 128, 0, 1, 0, 0, 0, 9],
+            };
+            socket.send_to(&reply, from).await.unwrap();
+        }
+    });
+    asked
+}
+
+async fn comes_through_nat_pmp(router: Ipv4Addr, silent: bool) {
+    let mut asked = nat_pmp(router, silent).await;
+    let (mapper, mut told) = mapper(gateway(router));
+    assert_eq!(next(&mut told).await, SocketAddr::from((OUTSIDE, PORT + 1)));
+    assert_eq!(next(&mut asked).await, ("open", PORT + 1));
+    mapper.stop().await;
+    assert_eq!(next(&mut asked).await, ("close", 0));
+}
+
+#[tokio::test]
+async fn a_router_with_nat_pmp_opens_a_port_and_closes_it_again() {
+    comes_through_nat_pmp(Ipv4Addr::new(127, 83, 1, 1), false).await;
+}
+
+#[tokio::test]
+async fn a_router_that_ignores_pcp_is_asked_by_nat_pmp() {
+    comes_through_nat_pmp(Ipv4Addr::new(127, 83, 1, 2), true).await;
+}
+
+const DESCRIPTION: &str = r#"<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0"><device>
+<deviceType>urn:schemas-upnp-org:device:InternetGatewayDevice:1</deviceType><deviceList><device>
+<deviceType>urn:schemas-upnp-org:device:WANDevice:1</deviceType><deviceList><device>
+<deviceType>urn:schemas-upnp-org:device:WANConnectionDevice:1</deviceType><serviceList><service>
+<serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>
+<serviceId>urn:upnp-org:serviceId:WANIPConn1</serviceId><controlURL>/control</controlURL>
+<eventSubURL>/events</eventSubURL><SCPDURL>/actions</SCPDURL>
+</service></serviceList></device></deviceList></device></deviceList></device></root>"#;
+
+/// What the service can be asked, and with which words.
+fn actions() -> String {
+    let argument =
+        |name: &&str| format!("<argument><name>{name}</name><direction>in</direction></argument>");
+    let action = |name, arguments: &[&str]| {
+        let arguments: String = arguments.iter().map(argument).collect();
+        format!("<action><name>{name}</name><argumentList>{arguments}</argumentList></action>")
+    };
+    let which = ["NewRemoteHost", "NewExternalPort", "NewProtocol"];
+    let whither = ["NewInternalPort", "NewInternalClient", "NewEnabled"];
+    let terms = ["NewPortMappingDescription", "NewLeaseDuration"];
+    let add = action("AddPortMapping", &[&which[..], &whither, &terms].concat());
+    let delete = action("DeletePortMapping", &which);
+    format!("<scpd><actionList>{add}{delete}</actionList></scpd>")
+}
+
+/// A router with UPnP alone; whether it lends ports for a time.
+async fn upnp(router: Ipv4Addr, lends: bool) -> (Gateway, mpsc::UnboundedReceiver<Asked>) {
+    let calls = UdpSocket::bind((router, 0)).await.unwrap();
+    let gateway = Gateway { router, ssdp: calls.local_addr().unwrap() };
+    let desk = TcpListener::bind((router, 0)).await.unwrap();
+    let location = format!("http://{}/description", desk.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut call = [0; 1500];
+        loop {
+            let (_, from) = calls.recv_from(&mut call).await.unwrap();
+            let reply = format!(
+                "HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLOCATION: {location}\r\n\r\n"
+            );
+            calls.send_to(reply.as_bytes(), from).await.unwrap();
+        }
+    });
+    let (tell, asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = desk.accept().await.unwrap();
+            serve(stream, lends, &tell).await;
+        }
+    });
+    (gateway, asked)
+}
+
+/// Answers one request.
+async fn serve(stream: TcpStream, lends: bool, tell: &mpsc::UnboundedSender<Asked>) {
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
+        stream.read_line(&mut head).await.unwrap();
+        let line = head[start..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    let body = String::from_utf8(body).unwrap();
+    let (status, reply) = answer(&head, &body, lends, tell);
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        reply.len()
+    );
+    stream.write_all((head + &reply).as_bytes()).await.unwrap();
+}
+
+fn answer(
+    head: &str,
+    body: &str,
+    lends: bool,
+    tell: &mpsc::UnboundedSender<Asked>,
+) -> (&'static str, String) {
+    let field = |name: &str| {
+        let (_, rest) = body.split_once(&format!("<{name}>"))?;
+        Some(rest.split('<').next().unwrap().to_owned())
+    };
+    let port = || field("NewExternalPort").unwrap().parse().unwrap();
+    let soap = |inside: &str| {
+        format!(
+            r#"<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>{inside}</s:Body></s:Envelope>"#
+        )
+    };
+    let response = |action: &str, inside: &str| {
+        let name = format!("{action}Response");
+        let service = "urn:schemas-upnp-org:service:WANIPConnection:1";
+        ("200 OK", soap(&format!(r#"<u:{name} xmlns:u="{service}">{inside}</u:{name}>"#)))
+    };
+    match () {
+        () if head.starts_with("GET /description") => ("200 OK", DESCRIPTION.to_owned()),
+        () if head.starts_with("GET /actions") => ("200 OK", actions()),
+        () if body.contains("AddPortMapping") => {
+            if !lends && field("NewLeaseDuration").unwrap() != "0" {
+                let fault = "<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring><detail>\
+                    <UPnPError xmlns=\"urn:schemas-upnp-org:control-1-0\"><errorCode>725</errorCode>\
+                    <errorDescription>OnlyPermanentLeasesSupported</errorDescription></UPnPError></detail></s:Fault>";
+                return ("500 Internal Server Error", soap(fault));
+            }
+            tell.send(("open", port())).unwrap();
+            response("AddPortMapping", "")
+        }
+        () if body.contains("DeletePortMapping") => {
+            tell.send(("close", port())).unwrap();
+            response("DeletePortMapping", "")
+        }
+        () => {
+            let ip = format!("<NewExternalIPAddress>{OUTSIDE}</NewExternalIPAddress>");
+            response("GetExternalIPAddress", &ip)
+        }
+    }
+}
+
+async fn comes_through_upnp(router: Ipv4Addr, lends: bool) {
+    let (gateway, mut asked) = upnp(router, lends).await;
+    let (mapper, mut told) = mapper(gateway);
+    assert_eq!(next(&mut told).await, SocketAddr::from((OUTSIDE, PORT)));
+    assert_eq!(next(&mut asked).await, ("open", PORT));
+    mapper.stop().await;
+    assert_eq!(next(&mut asked).await, ("close", PORT));
+}
+
+#[tokio::test]
+async fn a_router_with_upnp_opens_a_port_and_closes_it_again() {
+    comes_through_upnp(Ipv4Addr::new(127, 83, 1, 3), true).await;
+}
+
+#[tokio::test]
+async fn a_router_that_lends_no_port_gives_it_for_good() {
+    comes_through_upnp(Ipv4Addr::new(127, 83, 1, 4), false).await;
+}
+
+/// The libraries open sockets of their own, so there must be no call of them beside a proxy or another interface.
+#[tokio::test]
+async fn no_router_is_asked_beside_a_proxy_or_a_chosen_interface() {
+    let at = PortMap::At(gateway(Ipv4Addr::new(127, 83, 1, 5)));
+    let port = NonZeroU16::new(PORT).unwrap();
+    let proxy = Proxy { addr: "127.0.0.1:1".parse().unwrap(), login: None };
+    let proxied = Egress { proxy: Some(proxy), ..Egress::default() };
+    let bound = Egress { device: Some("lo".into()), ..Egress::default() };
+    for (name, wanted, egress) in
+        [("proxy", at, proxied), ("device", at, bound), ("off", PortMap::Off, Egress::default())]
+    {
+        assert!(PortMapper::start(wanted, port, &egress, |_| {}).is_none(), "{name}");
+    }
+}
