@@ -4,6 +4,7 @@
 //! Invariant: an error is printed once, here, as one line `btfs: what: why; what to do`.
 //! Not here: decisions on what to fetch (`proto`), and what each option means (`settings`).
 
+pub mod admission;
 pub mod args;
 pub mod blocklist;
 pub mod content_source;

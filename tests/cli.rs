@@ -230,9 +230,9 @@ fn what_cannot_be_done_is_status_1_with_a_reason() {
         (
             "a magnet",
             &["mount", "magnet:?xt=urn:btih:00", &empty],
-            "a magnet link is not supported yet",
+            "neither 40 hexadecimal digits nor 32",
         ),
-        ("a URL", &["get", "https://example.org/x.torrent", &empty], "a URL is not supported yet"),
+        ("a URL of nowhere", &["get", "https://", &empty], "is no URL that can be asked"),
         (
             "no mount point",
             &["mount", &torrent, &at("none")],

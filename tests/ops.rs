@@ -231,7 +231,8 @@ fn progress_is_rounded_down() {
         (u64::MAX, u64::MAX, "100.0"),
         (1, 3, "33.3"),
     ] {
-        assert_eq!(xattr::progress(Totals { bytes, here }), expected, "{here} of {bytes}");
+        let totals = Totals { bytes, here, more: false };
+        assert_eq!(xattr::progress(totals), expected, "{here} of {bytes}");
     }
 }
 

@@ -181,3 +181,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_expected_torrent_is_a_directory_under_its_name_and_number_for_good() {
+    let one = single("film.mkv", 7);
+    let items = [file("a", 1), file("d/b", 2)];
+    let many = torrent("top", &items);
+    for (name, meta, expected) in
+        [("one file", one, "link/\n  film.mkv 7"), ("several", many, "link/\n  a 1\n  d/\n    b 2")]
+    {
+        let mut tree = Tree::new();
+        let id = TorrentId(4);
+        let top = tree.expect(id, meta.info_hash, "link").expect("no twin");
+        assert_eq!(picture(&tree), "link/", "{name}");
+        assert!(tree.is_awaited(find(&tree, "link").expect("a directory")), "{name}");
+        assert_eq!(tree.add(TorrentId(5), &meta), Err(AddError::Present(meta.info_hash)), "{name}");
+        tree.fill(id, &meta).expect("no clash");
+        assert_eq!(picture(&tree), expected, "{name}");
+        let node = find(&tree, "link").expect("a directory");
+        assert_eq!((node.ino, tree.is_awaited(node)), (top, false), "{name}");
+        assert_eq!(tree.remove(id).as_deref(), Some("link"), "{name}");
+        assert_eq!(tree.len(), 1, "{name}");
+    }
+}

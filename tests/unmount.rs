@@ -15,7 +15,7 @@ use btfs::fs::attach::Options;
 use btfs::fs::mountinfo;
 use btfs::fs::session::Mount;
 use btfs::fs::source::{
-    Backing, FileSpan, Form, Part, Pieces, ReadError, ReadReply, Source, Totals,
+    Backing, FileSpan, Form, Metadata, Part, Pieces, ReadError, ReadReply, Source, Totals,
 };
 use btfs::proto::tree::{FileRef, Tree};
 use btfs::proto::units::{ReaderId, Ticket, TorrentId};
@@ -218,6 +218,10 @@ impl Source for Nothing {
 
     fn why(&self, _: Part, _: Form) -> String {
         String::new()
+    }
+
+    fn metadata(&self, _: TorrentId) -> Metadata {
+        Metadata::Here
     }
 
     fn totals(&self, _: TorrentId) -> Totals {

@@ -7,21 +7,40 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::diagnosis::{self, Diagnosis, Question, WaitingRead};
 use crate::engine::handle::Handle;
+use crate::engine::introduction::{self, Seeking};
 use crate::engine::message::ReadFailure;
 use crate::fs::source::{
-    Backing, FileSpan, Form, Part, Pieces, ReadError, ReadReply, Source, Totals,
+    Backing, FileSpan, Form, Metadata, Part, Pieces, ReadError, ReadReply, Source, Totals,
 };
+use crate::proto::magnet::Magnet;
 use crate::proto::tree::FileRef;
 use crate::proto::units::{ReaderId, Ticket, TorrentId};
+
+/// A torrent of a mount.
+#[derive(Debug)]
+enum Member {
+    Known(Arc<Handle>),
+    Sought(Sought),
+}
+
+/// A torrent of which only a link is known.
+#[derive(Clone, Debug)]
+struct Sought {
+    magnet: Arc<Magnet>,
+    status: watch::Receiver<introduction::Status>,
+    /// Why it cannot be shown although it has become known.
+    trouble: Option<String>,
+}
 
 /// Every torrent of a mount.
 #[derive(Debug)]
 pub struct Torrents {
-    handles: BTreeMap<TorrentId, Handle>,
+    members: RwLock<BTreeMap<TorrentId, Member>>,
     offline: bool,
     /// Which file each open handle reads.
     readers: Mutex<BTreeMap<ReaderId, FileRef>>,
@@ -30,21 +49,60 @@ pub struct Torrents {
 }
 
 impl Torrents {
-    /// These torrents; `offline` means that what is not here never comes.
-    pub fn new(handles: &[Handle], offline: bool) -> Self {
-        let handles = handles.iter().map(|handle| (handle.id(), handle.clone())).collect();
-        Self { handles, offline, readers: Mutex::default(), waiting: Arc::default() }
+    /// No torrents yet; `offline` means that what is not here never comes.
+    pub fn new(offline: bool) -> Self {
+        let members = RwLock::default();
+        Self { members, offline, readers: Mutex::default(), waiting: Arc::default() }
+    }
+
+    /// This torrent too, perhaps in the place of what was known of it before.
+    pub fn add(&self, handle: &Handle) {
+        self.members.write().insert(handle.id(), Member::Known(Arc::new(handle.clone())));
+    }
+
+    /// A torrent that may become known.
+    pub fn expect(&self, seeking: &Seeking) {
+        let (magnet, status) = (seeking.magnet.clone(), seeking.watch());
+        let sought = Sought { magnet, status, trouble: None };
+        self.members.write().insert(seeking.id, Member::Sought(sought));
+    }
+
+    /// Nothing will become of an expected torrent.
+    pub fn give_up(&self, torrent: TorrentId, why: String) {
+        if let Some(Member::Sought(sought)) = self.members.write().get_mut(&torrent) {
+            sought.trouble = Some(why);
+        }
+    }
+
+    fn handle(&self, torrent: TorrentId) -> Option<Arc<Handle>> {
+        match self.members.read().get(&torrent)? {
+            Member::Known(handle) => Some(handle.clone()),
+            Member::Sought(_) => None,
+        }
+    }
+
+    fn sought(&self, torrent: TorrentId) -> Option<Sought> {
+        match self.members.read().get(&torrent)? {
+            Member::Known(_) => None,
+            Member::Sought(sought) => Some(sought.clone()),
+        }
     }
 
     /// The torrent, and where the file lies in it.
-    fn find(&self, at: FileRef) -> Option<(&Handle, Range<u64>)> {
-        let handle = self.handles.get(&at.torrent)?;
+    fn find(&self, at: FileRef) -> Option<(Arc<Handle>, Range<u64>)> {
+        let handle = self.handle(at.torrent)?;
         let file = handle.metainfo().file(at.file)?;
-        Some((handle, file.offset..file.offset + file.length))
+        let range = file.offset..file.offset + file.length;
+        Some((handle, range))
     }
 
     fn diagnose(&self, torrent: TorrentId, part: Part) -> Option<Diagnosis> {
-        let handle = self.handles.get(&torrent)?;
+        let now = Instant::now();
+        if let Some(Sought { magnet, status, trouble }) = self.sought(torrent) {
+            let status = status.borrow();
+            return Some(Diagnosis::sought(&magnet, &status, trouble.as_deref(), now));
+        }
+        let handle = self.handle(torrent)?;
         let range = match part {
             Part::File(at) => self.find(at)?.1,
             Part::All | Part::Torrent(_) => 0..handle.metainfo().geometry.total(),
@@ -58,8 +116,8 @@ impl Torrents {
         let reads = waiting.values().filter(|(at, _)| is_asked(at));
         let reads = reads.map(|(_, read)| read.clone()).collect();
         drop(waiting);
-        let (offline, now) = (self.offline, Instant::now());
-        Some(Diagnosis::new(handle, &Question { range, readers, reads, offline, now }))
+        let offline = self.offline;
+        Some(Diagnosis::new(&handle, &Question { range, readers, reads, offline, now }))
     }
 }
 
@@ -113,7 +171,7 @@ impl Source for Torrents {
 
     fn cancel(&self, ticket: Ticket) {
         let read = self.waiting.lock().remove(&ticket);
-        if let Some(handle) = read.and_then(|(at, _)| self.handles.get(&at.torrent)) {
+        if let Some(handle) = read.and_then(|(at, _)| self.handle(at.torrent)) {
             handle.cancel(ticket);
         }
     }
@@ -127,7 +185,7 @@ impl Source for Torrents {
 
     fn closed(&self, reader: ReaderId) {
         let at = self.readers.lock().remove(&reader);
-        if let Some(handle) = at.and_then(|at| self.handles.get(&at.torrent)) {
+        if let Some(handle) = at.and_then(|at| self.handle(at.torrent)) {
             handle.close(reader);
         }
     }
@@ -162,7 +220,7 @@ impl Source for Torrents {
 
     fn why(&self, part: Part, form: Form) -> String {
         let asked: Vec<TorrentId> = match part {
-            Part::All => self.handles.keys().copied().collect(),
+            Part::All => self.members.read().keys().copied().collect(),
             Part::Torrent(torrent) => vec![torrent],
             Part::File(at) => vec![at.torrent],
         };
@@ -173,19 +231,28 @@ impl Source for Torrents {
         }
     }
 
+    fn metadata(&self, torrent: TorrentId) -> Metadata {
+        let Some(sought) = self.sought(torrent) else { return Metadata::Here };
+        let standing = sought.status.borrow().standing;
+        let blocks = standing.total.map(|_| standing.blocks);
+        Metadata::Awaited { blocks, here: standing.here }
+    }
+
     fn totals(&self, torrent: TorrentId) -> Totals {
-        self.handles.get(&torrent).map_or_else(Totals::default, totals)
+        self.members.read().get(&torrent).map_or_else(Totals::default, totals)
     }
 
     fn grand_totals(&self) -> Totals {
-        self.handles.values().map(totals).fold(Totals::default(), |all, one| Totals {
+        self.members.read().values().map(totals).fold(Totals::default(), |all, one| Totals {
             bytes: all.bytes + one.bytes,
             here: all.here + one.here,
+            more: all.more || one.more,
         })
     }
 }
 
-fn totals(handle: &Handle) -> Totals {
+fn totals(member: &Member) -> Totals {
+    let Member::Known(handle) = member else { return Totals { more: true, ..Totals::default() } };
     let bytes = handle.metainfo().geometry.total();
-    Totals { bytes, here: handle.content().have.resident_bytes(&(0..bytes)) }
+    Totals { bytes, here: handle.content().have.resident_bytes(&(0..bytes)), more: false }
 }

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::engine::handle::{Fill, Handle, Status};
+use crate::engine::introduction;
 use crate::fs::source::MAX_WHY_LEN;
 use crate::proto::announce::tiers::{Outcome, TrackerStatus};
 use crate::proto::awaited::{Awaited, Holder, Stage, Standing};
+use crate::proto::magnet::Magnet;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::names::printable;
 use crate::proto::units::PieceIndex;
@@ -63,6 +65,8 @@ pub struct Question {
 pub struct Diagnosis {
     torrent: String,
     info_hash: String,
+    /// What is known of the torrent while that is its hash alone.
+    metadata: Option<Metadata>,
     bytes: u64,
     bytes_here: u64,
     /// Payload of the whole torrent since it was mounted.
@@ -78,6 +82,17 @@ pub struct Diagnosis {
     fill: Filling,
     offline: bool,
     store_trouble: Option<String>,
+}
+
+/// The description of a torrent, on its way here.
+#[derive(Clone, Debug, Serialize)]
+struct Metadata {
+    bytes: Option<u32>,
+    blocks: u32,
+    blocks_here: u32,
+    told_by: usize,
+    times_false: u32,
+    trouble: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -178,6 +193,7 @@ impl Diagnosis {
         Self {
             torrent: printable(&metainfo.name),
             info_hash: metainfo.info_hash.to_string(),
+            metadata: None,
             bytes: question.range.end - question.range.start,
             bytes_here: have.resident_bytes(&question.range),
             downloaded: status.totals.downloaded,
@@ -189,18 +205,56 @@ impl Diagnosis {
                 .map(|awaited| Piece::new(awaited, blocked.contains(&awaited.piece), question.now))
                 .collect(),
             peers: Peers::new(&status),
-            trackers: status
-                .trackers
-                .iter()
-                .take(MAX_TRACKERS)
-                .map(|tracker| Tracker::new(tracker, question.now))
-                .collect(),
+            trackers: trackers(&status.trackers, question.now),
             dht: status.dht.map(|dht| Dht { nodes: dht.nodes, peers: dht.found }),
             fill: filling(status.fill, have.is_full()),
             offline: question.offline,
             store_trouble: status.trouble.as_deref().map(short),
         }
     }
+}
+
+impl Diagnosis {
+    /// What is told of a torrent that is known by its hash alone.
+    pub fn sought(
+        magnet: &Magnet,
+        status: &introduction::Status,
+        trouble: Option<&str>,
+        now: Instant,
+    ) -> Self {
+        let standing = status.standing;
+        let (connected, dialling, known) = (status.connected, status.dials, status.known);
+        Self {
+            torrent: printable(&magnet.directory()),
+            info_hash: magnet.info_hash.to_string(),
+            metadata: Some(Metadata {
+                bytes: standing.total,
+                blocks: standing.blocks,
+                blocks_here: standing.here,
+                told_by: standing.tellers,
+                times_false: standing.false_drafts,
+                trouble: trouble.or(status.trouble.as_deref()).map(short),
+            }),
+            bytes: 0,
+            bytes_here: 0,
+            downloaded: 0,
+            uploaded: 0,
+            open: 0,
+            reads_waiting: 0,
+            longest_wait_ms: None,
+            pieces: Vec::new(),
+            peers: Peers { connected, dialling, known, serving: 0, choking: 0, snubbed: 0 },
+            trackers: trackers(&status.trackers, now),
+            dht: status.dht.map(|dht| Dht { nodes: dht.nodes, peers: dht.found }),
+            fill: Filling::Off,
+            offline: false,
+            store_trouble: None,
+        }
+    }
+}
+
+fn trackers(all: &[TrackerStatus], now: Instant) -> Vec<Tracker> {
+    all.iter().take(MAX_TRACKERS).map(|tracker| Tracker::new(tracker, now)).collect()
 }
 
 /// One JSON object of all, as far as there is room: those with reads that wait first.
@@ -384,6 +438,7 @@ mod tests {
         Diagnosis {
             torrent: words(),
             info_hash: "0".repeat(40),
+            metadata: None,
             bytes: u64::MAX,
             bytes_here: 0,
             downloaded: u64::MAX,

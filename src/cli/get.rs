@@ -10,19 +10,21 @@ use url::Url;
 
 use super::goals::{GoalArgs, Goals, seed_on};
 use super::options::{DEFAULT_MEMORY, NetworkArgs};
-use super::progress::{Progress, Reporter, checking};
+use super::progress::{Progress, Reporter, asking, checking};
 use super::settings::{self, Network};
 use super::source::Source;
-use super::start::{self, Endings};
+use super::start::{self, Endings, Named};
+use crate::engine::description;
+use crate::engine::handle::Handle;
 use crate::engine::home::Home;
-use crate::engine::node::{Limits, Options};
+use crate::engine::node::{Limits, Node, Options};
 use crate::proto::config::Config;
 use crate::proto::metainfo::Metainfo;
 
 /// Options of `btfs get`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Get {
-    /// The .torrent file
+    /// A .torrent file, a magnet link, an info-hash or a URL
     #[arg(value_name = "SOURCE")]
     source: OsString,
     /// Where the torrent's files go; made when it is not there
@@ -66,8 +68,7 @@ impl Get {
     /// The torrent is not complete in DIR; the error says why.
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        let metainfo = start::metainfo(&settings.source)?;
-        start::runtime()?.block_on(download(&settings, metainfo))
+        start::runtime()?.block_on(download(&settings))
     }
 
     fn settings(self) -> anyhow::Result<GetSettings> {
@@ -94,26 +95,57 @@ impl Get {
     }
 }
 
+/// Adds the torrent, once it is known what it is; `None` when a signal came before that.
+async fn begin(
+    node: &Node,
+    settings: &GetSettings,
+    options: Options,
+) -> anyhow::Result<Option<(Handle, Endings)>> {
+    let magnet = match start::named(node, &settings.source).await? {
+        Named::Torrent(metainfo) => return add(node, metainfo, options).await.map(Some),
+        Named::Magnet(magnet) => magnet,
+    };
+    if let Some(metainfo) = description::load(&options.home, &magnet) {
+        return add(node, Arc::new(metainfo), options).await.map(Some);
+    }
+    let mut endings = Endings::listen()?;
+    let tell = asking(&magnet);
+    let known = start::introduced(node, magnet, &options, &mut endings, tell).await?;
+    let Some(known) = known else { return Ok(None) };
+    Ok(Some((start::adopt(node, known, options).await?, endings)))
+}
+
+async fn add(
+    node: &Node,
+    metainfo: Arc<Metainfo>,
+    options: Options,
+) -> anyhow::Result<(Handle, Endings)> {
+    let show = checking(metainfo.geometry.clone(), &metainfo.name);
+    let handle = start::add(node, metainfo, options, show).await?;
+    // Before, a signal ends the process where it stands: nobody has heard of it, and a check may take long.
+    Ok((handle, Endings::listen()?))
+}
+
 /// Downloads until all is there or a signal comes; what is there then is taken up by the next run.
-async fn download(settings: &GetSettings, metainfo: Arc<Metainfo>) -> anyhow::Result<()> {
+async fn download(settings: &GetSettings) -> anyhow::Result<()> {
     let limits = Limits {
         memory_bytes: settings.memory_bytes,
         store_bytes: u64::MAX,
         rates: settings.network.rates,
     };
     let node = start::node(Some(&settings.network), limits)?;
-    let name = metainfo.name.clone();
-    let total = metainfo.geometry.total();
     let options = Options {
         home: Home::Kept { dir: settings.dir.clone(), cache: settings.cache_dir.clone() },
         peers: settings.network.peers.clone(),
         trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
         config: Config { upload: settings.upload, ..settings.network.knobs() },
     };
-    let show = checking(metainfo.geometry.clone(), &name);
-    let handle = start::add(&node, metainfo, options, show).await?;
-    // Before, a signal ends the process where it stands: nobody has heard of it, and a check may take long.
-    let mut endings = Endings::listen()?;
+    let Some((handle, mut endings)) = begin(&node, settings, options).await? else {
+        node.stop().await;
+        bail!("{}: interrupted before it was known what is in it", settings.source.shown());
+    };
+    let name = handle.metainfo().name.clone();
+    let total = handle.metainfo().geometry.total();
     let mut reporter = Reporter::new(&name);
     let mut status = handle.watch();
     let complete = loop {

@@ -4,17 +4,26 @@
 //!
 //! Not here: reading the torrent ([`crate::proto::metainfo`]).
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read, Write as _};
-use std::path::Path;
+use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytesize::ByteSize;
 use serde::Serialize;
+use url::Url;
 
-use crate::proto::metainfo::{self, FileKind, MAX_TORRENT_LEN, Metainfo};
+use super::options::NetworkArgs;
+use super::progress::asking;
+use super::settings::{self, Network};
+use super::source::Source;
+use super::start::{self, Endings, Named};
+use crate::engine::description;
+use crate::engine::home::Home;
+use crate::engine::node::{Limits, Options};
+use crate::proto::metainfo::{self, FileKind, Metainfo};
 use crate::proto::names::printable;
 
 /// Last second of the year 9999, the last that we can write as a date.
@@ -23,8 +32,10 @@ const LAST_DATE: i64 = 253_402_300_799;
 /// Show what is in a torrent
 #[derive(Debug, clap::Args)]
 pub struct Info {
-    /// The .torrent file
-    source: String,
+    /// A .torrent file, a magnet link, an info-hash or a URL
+    ///
+    /// Of a link, peers are asked for the description, unless an earlier mount has kept it; Ctrl-C ends the wait.
+    source: OsString,
 
     /// Print JSON
     ///
@@ -34,6 +45,8 @@ pub struct Info {
     /// offset, size, executable, and symlink: where a link points). What the torrent does not say is null.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    network: NetworkArgs,
 }
 
 impl Info {
@@ -42,9 +55,13 @@ impl Info {
     /// # Errors
     /// When the source cannot be read or is no torrent.
     pub fn run(self) -> anyhow::Result<()> {
-        let bytes = read(&self.source)?;
-        let torrent = Metainfo::parse(&bytes)
-            .with_context(|| format!("cannot use {}", printable(&self.source)))?;
+        let torrent = match Source::parse(&self.source)? {
+            Source::File(path) => start::metainfo(&path)?,
+            source => {
+                let network = Network::of(&self.network)?;
+                start::runtime()?.block_on(learn(&source, &network))?
+            }
+        };
         let report = Report::new(&torrent);
         let text = if self.json {
             serde_json::to_string_pretty(&report)? + "\n"
@@ -167,18 +184,35 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The bytes of a .torrent file, never more than one may have.
-fn read(source: &str) -> anyhow::Result<Vec<u8>> {
-    let scheme = source.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-    if matches!(scheme.as_deref(), Some("magnet" | "http" | "https")) && !Path::new(source).exists()
+/// Asks the network what the torrent is.
+async fn learn(source: &Source, network: &Network) -> anyhow::Result<Arc<Metainfo>> {
+    // Nothing is kept and nothing uploaded.
+    let limits = Limits { memory_bytes: 0, store_bytes: 0, rates: network.rates };
+    let options = Options {
+        home: Home::Cache(settings::cache_dir(None)?),
+        peers: network.peers.clone(),
+        trackers: network.trackers.iter().map(Url::to_string).collect(),
+        config: network.knobs(),
+    };
+    if let Source::Magnet(magnet) = source
+        && let Some(metainfo) = description::load(&options.home, magnet)
     {
-        bail!("magnet links and URLs are not read yet; give a .torrent file");
+        return Ok(Arc::new(metainfo));
     }
-    let mut bytes = Vec::new();
-    File::open(source)
-        .and_then(|file| file.take(MAX_TORRENT_LEN as u64 + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("cannot read {}", printable(source)))?;
-    Ok(bytes)
+    let node = start::node(Some(network), limits)?;
+    let magnet = match start::named(&node, source).await? {
+        Named::Torrent(metainfo) => return Ok(metainfo),
+        Named::Magnet(magnet) => magnet,
+    };
+    let mut endings = Endings::listen()?;
+    let tell = asking(&magnet);
+    let known = start::introduced(&node, magnet, &options, &mut endings, tell).await?;
+    endings.kill_on_next();
+    let Some(known) = known else {
+        node.stop().await;
+        bail!("{}: interrupted before it was known what is in it", source.shown());
+    };
+    Ok(node.decline(known).await)
 }
 
 /// Seconds since 1970 as a date, if they are one.

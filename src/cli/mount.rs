@@ -2,7 +2,6 @@
 //!
 //! Not here: the filesystem (`fs`), the swarm (`engine`), going to the background (`daemon`).
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,28 +12,30 @@ use parking_lot::RwLock;
 use tokio::task::spawn_blocking;
 use url::Url;
 
+use super::admission::Admission;
 use super::content_source::Torrents;
 use super::daemon::{self, Ready};
-use super::goals::{GoalArgs, Goals, end_upload_when_reached};
+use super::goals::{GoalArgs, Goals};
 use super::mount_options::MountOptions;
 use super::mountpoint;
 use super::options::{NetworkArgs, StorageArgs};
 use super::settings::{self, Network, Place, Storage};
 use super::source::Source;
 use super::start::{self, Endings};
-use crate::engine::handle::Handle;
 use crate::engine::home::Home;
 use crate::engine::node::{Limits, Node, Options};
 use crate::fs::attach;
 use crate::fs::session::{self, Ended};
 use crate::proto::config::Config;
-use crate::proto::metainfo::Metainfo;
 use crate::proto::tree::Tree;
 
 /// Options of `btfs mount`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Mount {
-    /// The .torrent files to show
+    /// .torrent files, magnet links, info-hashes, URLs
+    ///
+    /// A link is shown as a directory, named as it says or else by the info-hash; it fills once peers have told
+    /// what is in it, and that is kept for the next mount. An http or https URL is that of a .torrent file.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<OsString>,
     /// An empty directory to show them in
@@ -124,14 +125,11 @@ impl Mount {
     /// The mount is not there; the error says why.
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        let torrents: Vec<_> =
-            settings.sources.iter().map(start::metainfo).collect::<Result<_, _>>()?;
-        let torrents = each_once(torrents);
         if settings.foreground {
-            return serve(&settings, torrents, Ready::foreground());
+            return serve(&settings, Ready::foreground());
         }
         let log = settings.log_file.clone();
-        daemon::background(log.as_deref(), |ready| serve(&settings, torrents, ready))
+        daemon::background(log.as_deref(), |ready| serve(&settings, ready))
     }
 
     fn settings(self) -> anyhow::Result<MountSettings> {
@@ -167,31 +165,18 @@ impl Mount {
     }
 }
 
-/// A torrent that is named twice is shown once.
-fn each_once(torrents: Vec<Arc<Metainfo>>) -> Vec<Arc<Metainfo>> {
-    let mut seen = BTreeSet::new();
-    torrents.into_iter().filter(|torrent| seen.insert(torrent.info_hash)).collect()
-}
-
 /// Mounts, says so, and serves until a signal or an unmount ends it.
-fn serve(
-    settings: &MountSettings,
-    torrents: Vec<Arc<Metainfo>>,
-    ready: Ready,
-) -> anyhow::Result<()> {
+fn serve(settings: &MountSettings, ready: Ready) -> anyhow::Result<()> {
     let runtime = start::runtime()?;
     let ended = runtime.block_on(async {
         let network = (!settings.offline).then_some(&settings.network);
-        let node = start::node(network, limits(settings))?;
-        let handles = add(settings, &node, torrents).await?;
+        let node = Arc::new(start::node(network, limits(settings))?);
+        let tree = Arc::new(RwLock::new(Tree::new()));
+        let source = Arc::new(Torrents::new(settings.offline));
+        admit(settings, &node, &tree, &source).await?;
         // Before, a signal ends the process where it stands: nothing is mounted, and a check may take long.
         let mut endings = Endings::listen()?;
-        let mount = Arc::new(mount(settings, &handles)?);
-        if settings.goals.any() {
-            for handle in handles {
-                tokio::spawn(end_upload_when_reached(handle, settings.goals));
-            }
-        }
+        let mount = Arc::new(mount(settings, tree, source)?);
         let gone = {
             let mount = mount.clone();
             spawn_blocking(move || mount.wait())
@@ -227,43 +212,46 @@ fn limits(settings: &MountSettings) -> Limits {
     Limits { memory_bytes, store_bytes, rates: settings.network.rates }
 }
 
-async fn add(
+/// Takes in what is to be shown.
+async fn admit(
     settings: &MountSettings,
-    node: &Node,
-    torrents: Vec<Arc<Metainfo>>,
-) -> anyhow::Result<Vec<Handle>> {
+    node: &Arc<Node>,
+    tree: &Arc<RwLock<Tree>>,
+    source: &Arc<Torrents>,
+) -> anyhow::Result<()> {
     let cache = &settings.storage.cache_dir;
     let home = match &settings.storage.place {
         Place::Cache => Home::Cache(cache.clone()),
         Place::Keep(dir) => Home::Kept { dir: dir.clone(), cache: cache.clone() },
         Place::Memory => Home::Memory,
     };
-    let total: u64 = torrents.iter().map(|torrent| torrent.geometry.total()).sum();
-    let evicts = total > limits(settings).store_bytes;
-    let mut handles = Vec::new();
-    for metainfo in torrents {
-        let options = Options {
-            home: home.clone(),
-            peers: settings.network.peers.clone(),
-            trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
-            config: Config {
-                fill: settings.fill,
-                upload: settings.upload,
-                evicts,
-                ..settings.network.knobs()
-            },
-        };
-        handles.push(start::add(node, metainfo, options, |_| {}).await?);
+    let options = Options {
+        home,
+        peers: settings.network.peers.clone(),
+        trackers: settings.network.trackers.iter().map(Url::to_string).collect(),
+        config: Config { fill: settings.fill, upload: settings.upload, ..settings.network.knobs() },
+    };
+    let mut named = Vec::new();
+    for source in &settings.sources {
+        named.push(start::named(node, source).await?);
     }
-    Ok(handles)
+    let admission = Admission {
+        node: node.clone(),
+        tree: tree.clone(),
+        source: source.clone(),
+        options,
+        store_bytes: limits(settings).store_bytes,
+        goals: settings.goals,
+        offline: settings.offline,
+    };
+    Arc::new(admission).admit(named).await
 }
 
-fn mount(settings: &MountSettings, handles: &[Handle]) -> anyhow::Result<session::Mount> {
-    let mut tree = Tree::new();
-    for handle in handles {
-        let metainfo = handle.metainfo();
-        tree.add(handle.id(), metainfo).with_context(|| metainfo.name.clone())?;
-    }
+fn mount(
+    settings: &MountSettings,
+    tree: Arc<RwLock<Tree>>,
+    source: Arc<Torrents>,
+) -> anyhow::Result<session::Mount> {
     let options = attach::Options {
         access: settings.options.access,
         nonempty: settings.options.nonempty,
@@ -271,6 +259,5 @@ fn mount(settings: &MountSettings, handles: &[Handle]) -> anyhow::Result<session
         read_timeout: settings.read_timeout,
         ..attach::Options::default()
     };
-    let source = Arc::new(Torrents::new(handles, settings.offline));
-    Ok(session::Mount::new(&settings.mountpoint, Arc::new(RwLock::new(tree)), source, &options)?)
+    Ok(session::Mount::new(&settings.mountpoint, tree, source, &options)?)
 }

@@ -11,7 +11,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::engine::check::Checked;
 use crate::engine::handle::Status;
+use crate::engine::introduction;
 use crate::proto::geometry::Geometry;
+use crate::proto::magnet::Magnet;
+use crate::proto::names::printable;
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -99,6 +102,28 @@ impl Progress {
             Some(_) => format!("seeding {done} of {total}, {}", self.rates()),
             None => format!("{}% ({done} of {total}), {}", self.percent(), self.rates()),
         }
+    }
+}
+
+/// Tells now and then how it goes to learn from peers what a link's torrent is.
+pub fn asking(magnet: &Magnet) -> impl FnMut(&introduction::Status) + use<> {
+    let what = printable(&magnet.directory());
+    let mut next = Instant::now();
+    move |status| {
+        let now = Instant::now();
+        if now < next {
+            return;
+        }
+        next = now + LINE_INTERVAL;
+        let introduction::Status { standing, connected, dials, .. } = status;
+        let (here, blocks, tellers) = (standing.here, standing.blocks, standing.tellers);
+        print(
+            &what,
+            &format!(
+                "asking peers what is in it: {connected} connected, {dials} being dialled, {tellers} have its \
+                 metadata, {here} of {blocks} blocks here"
+            ),
+        );
     }
 }
 

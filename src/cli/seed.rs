@@ -40,7 +40,7 @@ pub struct Seed {
 #[derive(Clone, Debug)]
 pub struct SeedSettings {
     /// The torrent.
-    pub source: Source,
+    pub torrent: PathBuf,
     /// Its data, as an absolute path of something that exists.
     pub data: PathBuf,
     /// Whom to talk to.
@@ -56,7 +56,7 @@ impl Seed {
     /// The data is not the torrent's, or no peer could ever reach us; the error says why.
     pub fn run(self) -> anyhow::Result<()> {
         let settings = self.settings()?;
-        let metainfo = start::metainfo(&settings.source)?;
+        let metainfo = start::metainfo(&settings.torrent)?;
         start::runtime()?.block_on(upload(&settings, metainfo))
     }
 
@@ -73,7 +73,7 @@ impl Seed {
         Ok(SeedSettings {
             network,
             goals: Goals::of(&self.goals, true)?,
-            source: Source::parse(&self.torrent)?,
+            torrent: Source::parse_file(&self.torrent)?,
             data: settings::absolute("DATA", &self.data)?,
         })
     }

@@ -10,13 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::proxy::NamedProxy;
 use super::settings::Network;
-use super::source::Source;
+use super::source::{self, Source};
 use crate::engine::check::Checked;
 use crate::engine::handle::Handle;
 use crate::engine::home::HomeError;
+use crate::engine::introduction::{self, Known};
 use crate::engine::node::{Limits, Node, NodeError, Options, Reach};
 use crate::engine::store::lock::LockError;
-use crate::proto::metainfo::Metainfo;
+use crate::proto::magnet::Magnet;
+use crate::proto::metainfo::{MAX_TORRENT_LEN, Metainfo};
+use crate::proto::names::printable;
 
 /// The runtime that carries the engine.
 ///
@@ -31,14 +34,63 @@ pub fn runtime() -> anyhow::Result<Runtime> {
         .context("cannot start network threads")
 }
 
-/// Reads and checks a torrent's description.
+/// Reads and checks a .torrent file.
 ///
 /// # Errors
 /// When it cannot be read or is no torrent.
-pub fn metainfo(source: &Source) -> anyhow::Result<Arc<Metainfo>> {
-    let bytes = source.read()?;
-    let parsed = Metainfo::parse(&bytes).with_context(|| source.shown())?;
+pub fn metainfo(path: &Path) -> anyhow::Result<Arc<Metainfo>> {
+    let bytes = source::read(path)?;
+    let parsed = Metainfo::parse(&bytes).with_context(|| printable(&path.to_string_lossy()))?;
     Ok(Arc::new(parsed))
+}
+
+/// A torrent as far as it is known without asking peers.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// All of its description.
+    Torrent(Arc<Metainfo>),
+    /// What a link says.
+    Magnet(Magnet),
+}
+
+/// Reads the file, or asks the web server; a link is what it is.
+///
+/// # Errors
+/// When there is no torrent.
+pub async fn named(node: &Node, source: &Source) -> anyhow::Result<Named> {
+    match source {
+        Source::File(path) => Ok(Named::Torrent(metainfo(path)?)),
+        Source::Magnet(magnet) => Ok(Named::Magnet(magnet.clone())),
+        Source::Url(url) => {
+            let bytes = node.fetch(url, MAX_TORRENT_LEN).await.with_context(|| source.shown())?;
+            let parsed = Metainfo::parse(&bytes).with_context(|| source.shown())?;
+            Ok(Named::Torrent(Arc::new(parsed)))
+        }
+    }
+}
+
+/// Asks peers what a link's torrent is, and tells how that goes; `None` when a signal came first.
+///
+/// # Errors
+/// When it is a torrent that cannot be used.
+pub async fn introduced(
+    node: &Node,
+    magnet: Magnet,
+    options: &Options,
+    endings: &mut Endings,
+    mut tell: impl FnMut(&introduction::Status),
+) -> anyhow::Result<Option<Known>> {
+    let shown = printable(&magnet.directory());
+    let mut seeking = node.seek(magnet, options);
+    let mut status = seeking.watch();
+    loop {
+        tell(&status.borrow_and_update());
+        tokio::select! {
+            known = seeking.known() => return known.transpose().with_context(|| shown),
+            Ok(()) = status.changed() => {}
+            () = endings.wait() => return Ok(None),
+        }
+    }
 }
 
 /// Starts the process as a peer; `None` for the network means offline. Call it inside the runtime.
@@ -69,7 +121,20 @@ pub async fn add(
     progress: impl FnMut(&Checked) + Send + 'static,
 ) -> anyhow::Result<Handle> {
     let name = metainfo.name.clone();
-    match node.add(metainfo, options, progress).await {
+    added(&name, node.add(metainfo, options, progress).await)
+}
+
+/// Adds a torrent that has become known; a failure says what to do.
+///
+/// # Errors
+/// When its data cannot be opened or belongs to another process.
+pub async fn adopt(node: &Node, known: Known, options: Options) -> anyhow::Result<Handle> {
+    let name = known.metainfo.name.clone();
+    added(&name, node.adopt(known, options).await)
+}
+
+fn added(name: &str, added: Result<Handle, NodeError>) -> anyhow::Result<Handle> {
+    match added {
         Err(NodeError::Home(HomeError::Lock(busy @ LockError::Busy { .. }))) => {
             bail!("{busy}; end that one first, or keep this one's elsewhere")
         }

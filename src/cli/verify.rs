@@ -48,7 +48,7 @@ impl Verify {
     /// # Errors
     /// Some of it is not right, or could not be looked at.
     pub fn run(self) -> anyhow::Result<()> {
-        let metainfo = start::metainfo(&Source::parse(&self.torrent)?)?;
+        let metainfo = start::metainfo(&Source::parse_file(&self.torrent)?)?;
         let shown = printable(&self.data.display().to_string());
         self.data.metadata().with_context(|| format!("{shown}: cannot verify that"))?;
         let place = start::place_of(&metainfo, &self.data);

@@ -10,33 +10,38 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use ports::Ports;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
+use url::Url;
 
 use super::check::Checked;
 use super::clock;
+use super::description;
 use super::dht::{self, Dht};
 use super::egress::{Egress, LocalAddrs};
 use super::handle::{Handle, Status};
 use super::home::{Home, HomeError, Opened};
+use super::introduction::{self, Company, Known, Seeking};
 use super::listen;
 use super::lsd::Lsd;
-use super::message::{COMMAND_CAPACITY, TO_TORRENT_CAPACITY};
-use super::network::{Door, Network, Transports};
+use super::message::Command;
+use super::network::{Network, Transports};
 use super::port_map::{PortMap, PortMapper};
+use super::presence::{Announced, Presence};
 use super::resources::Resources;
 use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
-use super::tracker::{self, Job};
+use super::tracker::FetchError;
 use super::workers::Workers;
 use crate::proto::announce::Progress;
-use crate::proto::announce::tiers::Pace;
 use crate::proto::blocklist::Blocklist;
 use crate::proto::config::Config;
+use crate::proto::introduction::{Introduction, Setup as Beginning};
+use crate::proto::magnet::Magnet;
 use crate::proto::metainfo::Metainfo;
 use crate::proto::origin::Origin;
 use crate::proto::swarm::{Setup, Swarm};
-use crate::proto::units::TorrentId;
+use crate::proto::units::{BLOCK_LEN, TorrentId};
 use crate::proto::web_seed;
 
 /// Replies of workers that may wait for a torrent's task; the workers wait when there are more.
@@ -124,6 +129,12 @@ pub enum NodeError {
     /// The torrent's data.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// What is to be fetched is elsewhere, and nobody is asked.
+    #[error("is not here, and nothing is fetched (--offline)")]
+    Offline,
+    /// A document from a web server.
+    #[error("cannot be fetched")]
+    Fetch(#[from] FetchError),
 }
 
 /// The process as a peer.
@@ -136,6 +147,8 @@ pub struct Node {
     listeners: Vec<JoinHandle<()>>,
     port_mapper: Mutex<Option<PortMapper>>,
     torrents: Mutex<Vec<(Handle, JoinHandle<()>)>>,
+    /// Torrents that are not known yet, or were not when they were added: their tasks, and the sign that these ended.
+    seeks: Mutex<Vec<(mpsc::Sender<Command>, watch::Receiver<introduction::Status>)>>,
     next_id: AtomicU32,
 }
 
@@ -190,6 +203,7 @@ impl Node {
             listeners,
             port_mapper: Mutex::new(port_mapper),
             torrents: Mutex::default(),
+            seeks: Mutex::default(),
             next_id: AtomicU32::new(0),
         })
     }
@@ -209,17 +223,93 @@ impl Node {
         options: Options,
         progress: impl FnMut(&Checked) + Send + 'static,
     ) -> Result<Handle, NodeError> {
-        let may_announce =
-            |url: &&String| Origin::of_tracker(url, &metainfo.trackers).may_serve(metainfo.private);
-        if let Some(url) = options.trackers.iter().find(|url| !may_announce(url)) {
+        if let Some(url) = options.trackers.iter().find(|url| !may_announce(url, &metainfo)) {
             return Err(NodeError::ForeignTracker(url.clone()));
         }
-        let id = TorrentId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let resources = self.resources.clone();
-        let home = options.home.clone();
-        let opened = spawn_blocking(move || home.open(id, metainfo, &resources, progress));
-        let opened = opened.await.expect("opening a store does not panic")?;
-        Ok(self.serve(opened, options))
+        let id = self.next_id();
+        let opened = self.open(id, metainfo, &options, progress).await?;
+        let presence = self.presence(&opened, &options);
+        Ok(self.serve(opened, options, presence, Company::default()))
+    }
+
+    /// The document at a URL that the user typed, of so many bytes at most; from nowhere when offline.
+    ///
+    /// # Errors
+    /// When it cannot be had, is longer, or the URL leads where none may.
+    pub async fn fetch(&self, url: &Url, most: usize) -> Result<Vec<u8>, NodeError> {
+        if self.online().is_none() {
+            return Err(NodeError::Offline);
+        }
+        Ok(self.resources.trackers.fetch(url, most).await?)
+    }
+
+    /// Begins to ask peers what the torrent is that a magnet link names. Once it is known, [`Self::adopt`] it.
+    pub fn seek(&self, magnet: Magnet, options: &Options) -> Seeking {
+        let id = self.next_id();
+        let tiers = magnet.trackers.iter().chain(&options.trackers).map(|url| vec![url.clone()]);
+        let announced = Announced {
+            info_hash: magnet.info_hash,
+            pieces: None,
+            private: false,
+            tiers: tiers.collect(),
+            // How much is not known; none would mean a seed.
+            progress: Progress { left: u64::from(BLOCK_LEN), ..Progress::default() },
+            nodes: Vec::new(),
+        };
+        let presence = Presence::new(announced, &self.resources, self.online());
+        let beginning = Beginning {
+            info_hash: magnet.info_hash,
+            peer_id: presence.peer_id(),
+            listen_port: self.port,
+            config: Config {
+                blocklist: self.resources.network.blocklist.clone(),
+                ..options.config.clone()
+            },
+            seed: clock::seed(),
+        };
+        let now = clock::now();
+        let mut introduction = Introduction::new(beginning, now);
+        let named = options.peers.iter().chain(&magnet.peers).copied();
+        introduction.handle_candidates(named, Origin::User, now);
+        let (commands, resources) = (presence.commands.clone(), self.resources.clone());
+        let seeking = introduction::seek(id, Arc::new(magnet), introduction, presence, resources);
+        self.seeks.lock().push((commands, seeking.watch()));
+        seeking
+    }
+
+    /// Adds a torrent that has become known, with the options that it was sought with; peers that are connected stay
+    /// so, unless it is private. It is kept what it is, for the next time.
+    ///
+    /// # Errors
+    /// When its data cannot be opened or belongs to another process.
+    pub async fn adopt(&self, known: Known, mut options: Options) -> Result<Handle, NodeError> {
+        let Known { metainfo, magnet, id, mut presence, company } = known;
+        // Whoever asked for them did not know; from here on BEP 27 holds.
+        options.trackers.retain(|url| may_announce(url, &metainfo));
+        let (home, info) = (options.home.clone(), metainfo.info.clone());
+        let opened = match self.open(id, metainfo, &options, |_| {}).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                presence.end(&self.resources).await;
+                return Err(error);
+            }
+        };
+        // In its own time: nobody waits for it.
+        spawn_blocking(move || description::save(&home, &magnet, &info));
+        let metainfo = opened.content.metainfo.clone();
+        if metainfo.private {
+            presence.end(&self.resources).await;
+            presence = self.presence(&opened, &options);
+            return Ok(self.serve(opened, options, presence, Company::default()));
+        }
+        presence.known(metainfo.geometry.piece_count(), &self.resources);
+        Ok(self.serve(opened, options, presence, company))
+    }
+
+    /// Only what the torrent is was asked for: lets those go who told us, and says good-bye to the trackers.
+    pub async fn decline(&self, known: Known) -> Arc<Metainfo> {
+        known.presence.end(&self.resources).await;
+        known.metainfo
     }
 
     /// Ends every torrent, and returns when their state is saved.
@@ -227,17 +317,26 @@ impl Node {
         self.listeners.iter().for_each(JoinHandle::abort);
         let port_mapper = self.port_mapper.lock().take();
         let unmapped = port_mapper.map(|port_mapper| tokio::spawn(port_mapper.stop()));
-        let torrents = std::mem::take(&mut *self.torrents.lock());
-        let goodbyes: Vec<_> = torrents
+        let seeks = std::mem::take(&mut *self.seeks.lock());
+        let mut goodbyes: Vec<_> = seeks
             .into_iter()
-            .map(|(handle, task)| {
+            .map(|(commands, mut status)| {
                 tokio::spawn(async move {
-                    handle.stop().await;
-                    // A panic there is told already.
-                    let _ = task.await;
+                    let (done, _) = oneshot::channel();
+                    let _ = commands.try_send(Command::Stop { done });
+                    // An error is the sign: the task has dropped its end.
+                    while status.changed().await.is_ok() {}
                 })
             })
             .collect();
+        let torrents = std::mem::take(&mut *self.torrents.lock());
+        goodbyes.extend(torrents.into_iter().map(|(handle, task)| {
+            tokio::spawn(async move {
+                handle.stop().await;
+                // A panic there is told already.
+                let _ = task.await;
+            })
+        }));
         for goodbye in goodbyes.into_iter().chain(unmapped) {
             let _ = goodbye.await;
         }
@@ -246,82 +345,94 @@ impl Node {
         }
     }
 
-    fn serve(&self, opened: Opened, options: Options) -> Handle {
-        let Opened { content, doubted, lock } = opened;
-        let metainfo = content.metainfo.clone();
-        let (to_torrent, from_peers) = mpsc::channel(TO_TORRENT_CAPACITY);
-        let (commands, command_inbox) = mpsc::channel(COMMAND_CAPACITY);
-        let (done, done_inbox) = mpsc::channel(DONE_CAPACITY);
-        let (to_trackers, trackers) = mpsc::channel(TO_TORRENT_CAPACITY);
+    fn next_id(&self) -> TorrentId {
+        TorrentId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The port to announce, unless nobody is to hear of us.
+    fn online(&self) -> Option<u16> {
+        (self.reach != Reach::Offline).then_some(self.port)
+    }
+
+    async fn open(
+        &self,
+        id: TorrentId,
+        metainfo: Arc<Metainfo>,
+        options: &Options,
+        progress: impl FnMut(&Checked) + Send + 'static,
+    ) -> Result<Opened, NodeError> {
+        let (resources, home) = (self.resources.clone(), options.home.clone());
+        let opened = spawn_blocking(move || home.open(id, metainfo, &resources, progress));
+        Ok(opened.await.expect("opening a store does not panic")?)
+    }
+
+    fn presence(&self, opened: &Opened, options: &Options) -> Presence {
+        let metainfo = &opened.content.metainfo;
+        let mut tiers = metainfo.trackers.clone();
+        tiers.extend(options.trackers.iter().map(|url| vec![url.clone()]));
         // Right from the first announce on: trackers count seeds by it, and give them other peers.
         let total = metainfo.geometry.total();
+        let left = total - opened.content.have.resident_bytes(&(0..total));
+        let announced = Announced {
+            info_hash: metainfo.info_hash,
+            pieces: Some(metainfo.geometry.piece_count()),
+            private: metainfo.private,
+            tiers,
+            progress: Progress { left, ..Progress::default() },
+            nodes: metainfo.nodes.clone(),
+        };
+        Presence::new(announced, &self.resources, self.online())
+    }
+
+    fn serve(
+        &self,
+        opened: Opened,
+        options: Options,
+        presence: Presence,
+        company: Company,
+    ) -> Handle {
+        let Opened { content, doubted, lock } = opened;
+        let metainfo = content.metainfo.clone();
+        let (done, done_inbox) = mpsc::channel(DONE_CAPACITY);
+        let total = metainfo.geometry.total();
         let have_bytes = content.have.resident_bytes(&(0..total));
-        let left = total - have_bytes;
         let have = content.have.count();
         let (status, watch_status) =
             watch::channel(Status { have, have_bytes, ..Status::default() });
-        let (progress, watch_progress) = watch::channel(Progress { left, ..Progress::default() });
-        let peer_id = clock::peer_id();
-        let dht = self.resources.dht.as_ref();
-        let dht = dht.filter(|_| Origin::Dht.may_serve(metainfo.private));
-        let door = Door {
-            info_hash: metainfo.info_hash,
-            peer_id,
-            dht: dht.is_some(),
-            pieces: Some(metainfo.geometry.piece_count()),
-            to_torrent,
-        };
-        let online = self.reach != Reach::Offline;
         let now = clock::now();
         let mut config = options.config;
         config.blocklist = self.resources.network.blocklist.clone();
-        config.dht = dht.is_some();
+        config.dht = presence.door.dht;
         config.upload_limited = self.limits.rates.up.is_some();
         config.open_bytes = self.resources.assembling.share(content.id, 0);
         // A window must not push its own pieces out of the store.
         config.max_window = config.max_window.min(self.limits.store_bytes / 4);
-        let fill = config.fill && online;
+        let fill = config.fill && self.online().is_some();
         let mut swarm = Swarm::new(
             Setup {
                 geometry: metainfo.geometry.clone(),
                 have: content.have.snapshot(),
                 private: metainfo.private,
-                peer_id,
+                peer_id: presence.peer_id(),
                 listen_port: self.port,
                 config,
                 seed: clock::seed(),
             },
             now,
         );
+        swarm.describe(metainfo.info.clone());
         swarm.doubt(&doubted, now);
-        let tracker = online.then(|| {
-            self.resources.network.open(door.clone());
+        if let Some((candidates, dialling)) = company.met {
+            swarm.adopt(candidates, dialling);
+        }
+        if self.online().is_some() {
             swarm.handle_candidates(options.peers, Origin::User, now);
             let web_seeds = (0..).zip(&metainfo.web_seeds).map(|(n, _)| web_seed::address(n));
             swarm.handle_candidates(web_seeds, Origin::Torrent, now);
-            let mut tiers = metainfo.trackers.clone();
-            tiers.extend(options.trackers.into_iter().map(|url| vec![url]));
-            let job = Job {
-                tiers,
-                info_hash: metainfo.info_hash,
-                private: metainfo.private,
-                peer_id,
-                port: self.port,
-                pace: Pace::default(),
-                seed: clock::seed(),
-            };
-            tracker::spawn(job, self.resources.trackers.clone(), watch_progress, to_trackers)
-        });
+        }
+        let Presence { door, tracker, progress, commands, from_peers, command_inbox, trackers } =
+            presence;
         self.resources.enlist(content.id, commands.clone());
-        if let Some(lsd) = &self.resources.lsd
-            && Origin::Lsd.may_serve(metainfo.private)
-        {
-            lsd.join(metainfo.info_hash, commands.clone());
-        }
-        if let Some(dht) = dht {
-            dht.enter_by(metainfo.nodes.clone());
-            dht.join(metainfo.info_hash, commands.clone());
-        }
         let inboxes = Inboxes { from_peers, commands: command_inbox, done: done_inbox, trackers };
         let outlets = Outlets { done, commands: commands.clone(), status, progress };
         let resources = self.resources.clone();
@@ -329,10 +440,15 @@ impl Node {
             Torrent::new(swarm, content.clone(), resources.clone(), door, tracker, outlets, fill);
         let handle = Handle::new(content, resources, commands, watch_status);
         let task = tokio::spawn(async move {
-            torrent.run(inboxes).await;
+            torrent.run(inboxes, company.heard).await;
             drop(lock);
         });
         self.torrents.lock().push((handle.clone(), task));
         handle
     }
+}
+
+/// Whether a tracker that the user names may hear of the torrent.
+fn may_announce(url: &str, metainfo: &Metainfo) -> bool {
+    Origin::of_tracker(url, &metainfo.trackers).may_serve(metainfo.private)
 }

@@ -179,9 +179,10 @@ impl Torrent {
         }
     }
 
-    /// Serves until it is told to stop.
-    pub async fn run(mut self, mut inboxes: Inboxes) {
+    /// Serves until it is told to stop; `heard` is what its peers said before it was there.
+    pub async fn run(mut self, mut inboxes: Inboxes, heard: Vec<FromPeer>) {
         let mut batch = Vec::with_capacity(BATCH);
+        heard.into_iter().for_each(|event| self.hear(event));
         self.drain();
         self.report(now());
         loop {

@@ -88,6 +88,21 @@ impl Dialer {
         })
     }
 
+    /// The document at a URL that the user typed, of so many bytes at most.
+    ///
+    /// # Errors
+    /// When it cannot be had, is longer, or the URL leads where none may.
+    pub async fn fetch(&self, url: &Url, most: usize) -> Result<Vec<u8>, FetchError> {
+        let over = |family| self.http.fetch(url.clone(), family, most);
+        let fetched = timeout(PATIENCE, async {
+            match over(Family::V4).await {
+                Ok(body) => Ok(body),
+                Err(v4) => over(Family::V6).await.map_err(|v6| Failure::more_telling(v4, v6)),
+            }
+        });
+        fetched.await.unwrap_or(Err(Failure::TimedOut)).map_err(FetchError)
+    }
+
     /// Begins to read these bytes of a document that a torrent names, over one family.
     ///
     /// # Errors
@@ -136,7 +151,7 @@ impl FetchError {
             | Failure::NotCarried => true,
             Failure::NoAddress
             | Failure::Name(_)
-            | Failure::TooLong
+            | Failure::TooLong(_)
             | Failure::Status(_)
             | Failure::Http(_)
             | Failure::Io(_)

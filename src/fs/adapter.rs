@@ -152,7 +152,11 @@ fn file_type(kind: EntryKind) -> FileType {
 }
 
 fn attr_ttl(attr: &Attr) -> &'static Duration {
-    if attr.settled { &LONG } else { &SHORT }
+    match attr {
+        Attr { awaited: true, .. } => &Duration::ZERO,
+        Attr { settled: true, .. } => &LONG,
+        Attr { .. } => &SHORT,
+    }
 }
 
 fn give_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
@@ -253,9 +257,10 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // Torrents come and go in the root; all else stays as it is.
+        // Torrents come and go in the root, and become known; all else stays as it is.
         let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
-        let flags = if ino.0 == Ino::ROOT.0 { FopenFlags::empty() } else { keep };
+        let settled = self.ops.attr(Ino(ino.0)).is_ok_and(|attr| attr.settled);
+        let flags = if settled { keep } else { FopenFlags::empty() };
         match self.ops.opendir(Ino(ino.0)) {
             Ok(handle) => reply.opened(FileHandle(handle), flags),
             Err(fault) => reply.error(errno(fault)),

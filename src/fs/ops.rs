@@ -78,6 +78,8 @@ pub struct Attr {
     /// Whether all this stays as it is. A file's blocks grow until all are here, and the root's links
     /// change with the torrents in it.
     pub settled: bool,
+    /// Whether it may be another in the next instant: its torrent is not known yet.
+    pub awaited: bool,
 }
 
 /// A node's type.
@@ -299,6 +301,7 @@ impl Ops {
             Xattr::InfoHash => Some(hash?.to_string()),
             Xattr::Have => Some(self.totals(node).here.to_string()),
             Xattr::Progress => Some(xattr::progress(self.totals(node))),
+            Xattr::Metadata => Some(xattr::metadata(self.source.metadata(node.torrent?))),
             Xattr::Pieces => Some(xattr::pieces(&self.source.pieces(node.file()?))),
             Xattr::Why => Some(clipped(self.source.why(part(node), Form::Text))),
             Xattr::WhyJson => Some(clipped(self.source.why(part(node), Form::Json))),
@@ -308,7 +311,8 @@ impl Ops {
     fn totals(&self, node: &Node) -> Totals {
         match (&node.kind, node.torrent, node.file()) {
             (&NodeKind::File { length, .. }, _, Some(at)) => {
-                Totals { bytes: length, here: self.source.resident(at).min(length) }
+                let here = self.source.resident(at).min(length);
+                Totals { bytes: length, here, more: false }
             }
             (_, Some(torrent), _) => self.source.totals(torrent),
             (_, None, _) => self.source.grand_totals(),
@@ -335,13 +339,14 @@ impl Ops {
             links: 1,
             modified: tree.created(node).and_then(time).unwrap_or(self.mounted),
             settled: true,
+            awaited: tree.is_awaited(node),
         };
         match &node.kind {
             NodeKind::Directory { subdirectories, .. } => Attr {
                 kind: AttrKind::Directory,
                 mode: 0o555,
                 links: subdirectories.saturating_add(2),
-                settled: node.ino != Ino::ROOT,
+                settled: node.ino != Ino::ROOT && !base.awaited,
                 ..base
             },
             NodeKind::Symlink { target } => {

@@ -65,6 +65,9 @@ pub trait Source: Send + Sync + 'static {
     /// What this part of the mount waits for, at most [`MAX_WHY_LEN`] bytes.
     fn why(&self, part: Part, form: Form) -> String;
 
+    /// Whether it is known what the torrent is.
+    fn metadata(&self, torrent: TorrentId) -> Metadata;
+
     /// Bytes of the torrent in all, and here.
     fn totals(&self, torrent: TorrentId) -> Totals;
 
@@ -120,6 +123,23 @@ pub struct Totals {
     pub bytes: u64,
     /// Bytes verified and here.
     pub here: u64,
+    /// Whether there are more, and nobody knows yet how many.
+    pub more: bool,
+}
+
+/// What is known of a torrent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metadata {
+    /// All.
+    #[default]
+    Here,
+    /// Its info-hash.
+    Awaited {
+        /// Blocks of its description, once somebody has told how long it is.
+        blocks: Option<u32>,
+        /// Those of them that are here.
+        here: u32,
+    },
 }
 
 /// The pieces of one file.

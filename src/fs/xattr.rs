@@ -5,6 +5,7 @@
 //! | `user.btfs.is_btfs` | the root | `1` |
 //! | `user.btfs.pid` | the root | number of the process that serves the mount |
 //! | `user.btfs.infohash` | all of a torrent | 40 hexadecimal digits |
+//! | `user.btfs.metadata` | directories of a torrent | `here`, or `awaited` and its blocks so far, `awaited 3/12` |
 //! | `user.btfs.have` | all | bytes here: of the file, of the torrent for a directory, of all for the root |
 //! | `user.btfs.progress` | all | the same in per cent with one decimal, rounded down |
 //! | `user.btfs.pieces` | files | `here/all` and the runs of pieces that are here, `3/8 0-1,7` |
@@ -13,7 +14,7 @@
 
 use std::fmt::Write as _;
 
-use super::source::{MAX_WHY_LEN, Pieces, Totals};
+use super::source::{MAX_WHY_LEN, Metadata, Pieces, Totals};
 
 /// Longest value; the kernel takes no more than 64 KiB.
 pub const MAX_VALUE_LEN: usize = MAX_WHY_LEN;
@@ -27,6 +28,8 @@ pub enum Xattr {
     Pid,
     /// The torrent's info-hash.
     InfoHash,
+    /// Whether it is known what the torrent is.
+    Metadata,
     /// Bytes here.
     Have,
     /// Bytes here in per cent.
@@ -53,10 +56,11 @@ pub enum Place {
 }
 
 impl Xattr {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::IsBtfs,
         Self::Pid,
         Self::InfoHash,
+        Self::Metadata,
         Self::Have,
         Self::Progress,
         Self::Pieces,
@@ -70,6 +74,7 @@ impl Xattr {
             Self::IsBtfs => "user.btfs.is_btfs",
             Self::Pid => "user.btfs.pid",
             Self::InfoHash => "user.btfs.infohash",
+            Self::Metadata => "user.btfs.metadata",
             Self::Have => "user.btfs.have",
             Self::Progress => "user.btfs.progress",
             Self::Pieces => "user.btfs.pieces",
@@ -93,6 +98,7 @@ impl Xattr {
             Self::IsBtfs | Self::Pid => place == Place::Root,
             Self::InfoHash => matches!(place, Place::Directory | Place::File),
             Self::Have | Self::Progress | Self::Why | Self::WhyJson => place != Place::Symlink,
+            Self::Metadata => place == Place::Directory,
             Self::Pieces => place == Place::File,
         }
     }
@@ -100,12 +106,22 @@ impl Xattr {
 
 /// Per cent with one decimal, rounded down: 100.0 is said only when all is here.
 pub fn progress(totals: Totals) -> String {
-    if totals.bytes == 0 {
-        return "100.0".to_owned();
-    }
     let here = u128::from(totals.here.min(totals.bytes));
-    let tenths = here * 1000 / u128::from(totals.bytes);
+    let tenths = match (totals.bytes, totals.more) {
+        (0, true) => 0,
+        (0, false) => 1000,
+        (bytes, more) => (here * 1000 / u128::from(bytes)).min(if more { 999 } else { 1000 }),
+    };
     format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// What the torrent is, as far as it is known.
+pub fn metadata(metadata: Metadata) -> String {
+    match metadata {
+        Metadata::Here => "here".to_owned(),
+        Metadata::Awaited { blocks: None, .. } => "awaited".to_owned(),
+        Metadata::Awaited { blocks: Some(blocks), here } => format!("awaited {here}/{blocks}"),
+    }
 }
 
 /// The pieces of a file as text, numbered from its own first; what is too long ends in `…`.

@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::announce::reach::Reach;
 use super::candidates::{Candidates, culprit, is_local};
 use super::config::Config;
+use super::gossip::Hearing;
 use super::metadata::Word;
 use super::metadata::fetch::{Fetch, Outcome, Standing};
 use super::origin::Origin;
@@ -27,6 +29,7 @@ use super::swarm::Parting;
 use super::units::{InfoHash, PeerId, PeerKey};
 use super::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
 use super::wire::message::{Handshake, Message};
+use super::wire::pex::Exchange;
 
 pub use acquaintance::{Acquaintance, MAX_KEPT};
 
@@ -164,7 +167,9 @@ impl Introduction {
         now: Instant,
     ) {
         for addr in addrs {
-            self.candidates.add(addr, origin, now);
+            if !self.setup.config.blocklist.contains(addr.ip()) {
+                self.candidates.add(addr, origin, now);
+            }
         }
         self.dial(now);
     }
@@ -221,13 +226,16 @@ impl Introduction {
         for message in batch {
             let Some(peer) = self.peers.get_mut(&key) else { break };
             peer.heard = now;
-            match message {
-                Message::Extended { id, payload }
-                    if Extension::from_local_id(id) == Some(Extension::Metadata) =>
-                {
-                    self.hear_word(key, &payload, now);
+            let extension = match &message {
+                Message::Extended { id, payload } => {
+                    Extension::from_local_id(*id).zip(Some(payload.clone()))
                 }
-                message => self.hear(key, message, now),
+                _ => None,
+            };
+            match extension {
+                Some((Extension::Metadata, payload)) => self.hear_word(key, &payload, now),
+                Some((Extension::Pex, payload)) => self.hear_gossip(key, &payload, now),
+                _ => self.hear(key, message, now),
             }
         }
         self.settle(now);
@@ -275,6 +283,23 @@ impl Introduction {
         }
     }
 
+    /// The peer names others (BEP 11).
+    fn hear_gossip(&mut self, key: PeerKey, payload: &Bytes, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        match peer.gossip.hear(now) {
+            Hearing::Timely => {}
+            Hearing::TooSoon => return,
+            Hearing::Flood => {
+                return self.part(key, Parting::Violation("too many exchanges of peers"), now);
+            }
+        }
+        let reach = Reach::of_neighbour(peer.addr.ip());
+        let Ok(exchange) = Exchange::parse(payload) else { return };
+        let named = exchange.added.into_iter().map(|(addr, _)| addr);
+        let named: Vec<_> = named.filter(|addr| reach.allows(addr.ip())).collect();
+        self.handle_candidates(named, Origin::Pex, now);
+    }
+
     /// Does what follows from what was heard.
     fn settle(&mut self, now: Instant) {
         while let Some(outcome) = self.fetch.poll_outcome() {
@@ -304,12 +329,10 @@ impl Introduction {
     }
 
     fn hello(&self, addr: SocketAddr) -> Message {
+        let mut spoken = vec![Extension::Metadata, Extension::DontHave, Extension::UploadOnly];
+        spoken.extend(self.setup.config.exchange.then_some(Extension::Pex));
         let hello = ExtensionHandshake {
-            ids: ExtensionIds::local(&[
-                Extension::Metadata,
-                Extension::DontHave,
-                Extension::UploadOnly,
-            ]),
+            ids: ExtensionIds::local(&spoken),
             port: (self.setup.listen_port != 0).then_some(self.setup.listen_port),
             client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
             requests: u16::try_from(self.setup.config.max_incoming_requests).ok(),

@@ -256,7 +256,7 @@ mod tests {
         for number in 0..3 {
             assert_eq!(spread.point(one, &geometry, |_| false), Some(piece(number)));
         }
-        [piece(0), piece(1)].map(|piece| spread.takes(one, piece));
+        [0, 1].into_iter().for_each(|number| spread.takes(one, piece(number)));
         assert!(!spread.is_over(one, &geometry), "it was given nothing");
         spread.gives(one, block(0, 0));
         assert!(!spread.is_over(one, &geometry), "half a piece is of no use to anybody");

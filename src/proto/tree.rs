@@ -6,6 +6,8 @@
 //! Invariant: names in a directory are unique and in byte order; a directory is there because something
 //! in it is, or because it is the top of its torrent.
 //! Invariant: padding files are not in the tree.
+//! Invariant: a torrent that was expected before it was known is a directory for good, under the name that it was
+//! expected by; its number stays the same when it is filled.
 //!
 //! Not here: bytes, times as the kernel wants them, permissions ([`crate::fs::ops`]); making names legal
 //! ([`crate::proto::metainfo`]).
@@ -167,6 +169,8 @@ struct Planted {
     created: Option<i64>,
     /// The name in the root.
     name: Box<str>,
+    /// Whether it is not known yet what is in it.
+    awaited: bool,
     /// Its nodes; the first is the one in the root.
     nodes: Vec<Ino>,
 }
@@ -197,13 +201,56 @@ impl Tree {
             return Err(AddError::Present(meta.info_hash));
         }
         let drafts = Drafts::of(meta)?;
-        let name = self.free_name(meta);
+        let name = self.free_name(&meta.name, meta.info_hash, meta.single_file);
         let nodes = self.plant(torrent, drafts);
         let top = nodes[0];
-        let planted = Planted { info_hash: meta.info_hash, created: meta.created, name, nodes };
+        let (info_hash, created) = (meta.info_hash, meta.created);
+        let planted = Planted { info_hash, created, name, awaited: false, nodes };
         self.torrents.insert(torrent, planted);
         self.list_root();
         Ok(top)
+    }
+
+    /// Puts an empty directory into the root for a torrent of which nothing else is known, and tells its number.
+    /// `name` must be legal; one that is taken gets a part of the info-hash added to it.
+    ///
+    /// # Errors
+    /// When the torrent is there already.
+    pub fn expect(
+        &mut self,
+        torrent: TorrentId,
+        info_hash: InfoHash,
+        name: &str,
+    ) -> Result<Ino, AddError> {
+        let twin = self.torrents.values().any(|other| other.info_hash == info_hash);
+        if twin || self.torrents.contains_key(&torrent) {
+            return Err(AddError::Present(info_hash));
+        }
+        let name = self.free_name(name, info_hash, false);
+        let nodes = self.plant(torrent, Drafts::empty(info_hash));
+        let top = nodes[0];
+        self.torrents
+            .insert(torrent, Planted { info_hash, created: None, name, awaited: true, nodes });
+        self.list_root();
+        Ok(top)
+    }
+
+    /// Puts the files of an expected torrent into its directory, also when there is but one.
+    ///
+    /// # Errors
+    /// When two of its files clash; the tree is then as it was.
+    pub fn fill(&mut self, torrent: TorrentId, meta: &Metainfo) -> Result<(), AddError> {
+        let drafts = Drafts::below(meta)?;
+        let Some(planted) = self.torrents.get_mut(&torrent) else { return Ok(()) };
+        for ino in std::mem::take(&mut planted.nodes) {
+            self.nodes.remove(&ino);
+        }
+        let nodes = self.plant(torrent, drafts);
+        if let Some(planted) = self.torrents.get_mut(&torrent) {
+            (planted.created, planted.awaited, planted.nodes) = (meta.created, false, nodes);
+        }
+        self.list_root();
+        Ok(())
     }
 
     /// Takes a torrent out, and tells the name that it had in the root.
@@ -244,6 +291,11 @@ impl Tree {
     /// The info-hash of the node's torrent.
     pub fn info_hash(&self, node: &Node) -> Option<InfoHash> {
         Some(self.torrents.get(&node.torrent?)?.info_hash)
+    }
+
+    /// Whether it is not known yet what is in the node's torrent.
+    pub fn is_awaited(&self, node: &Node) -> bool {
+        node.torrent.and_then(|id| self.torrents.get(&id)).is_some_and(|planted| planted.awaited)
     }
 
     /// Nodes in the tree, the root counted.
@@ -287,18 +339,18 @@ impl Tree {
         ino
     }
 
-    fn free_name(&self, meta: &Metainfo) -> Box<str> {
+    fn free_name(&self, name: &str, info_hash: InfoHash, is_file: bool) -> Box<str> {
         let taken = |name: &str| self.torrents.values().any(|other| *other.name == *name);
-        if !taken(&meta.name) {
-            return meta.name.as_str().into();
+        if !taken(name) {
+            return name.into();
         }
-        let hash = meta.info_hash.to_string();
+        let hash = info_hash.to_string();
         let parts = [8, 16, 40].map(|digits| hash[..digits].to_owned());
         let counted = (2..).map(|n: u32| format!("{hash} {n}"));
         parts
             .into_iter()
             .chain(counted)
-            .map(|part| with_suffix(&meta.name, &format!(" [{part}]"), meta.single_file))
+            .map(|part| with_suffix(name, &format!(" [{part}]"), is_file))
             .find(|name| !taken(name))
             .expect("there are more numbers than torrents")
             .into()
@@ -356,18 +408,25 @@ impl DraftKind<'_> {
 }
 
 impl<'a> Drafts<'a> {
+    /// A directory with nothing in it.
+    fn empty(info_hash: InfoHash) -> Self {
+        let kind = DraftKind::Directory(BTreeMap::new());
+        Self(vec![Draft { parent: None, seed: info_hash.0, kind }])
+    }
+
     fn of(meta: &'a Metainfo) -> Result<Self, AddError> {
-        let files = (0..).map(FileIndex).zip(&meta.files);
-        let mut shown = files.filter(|(_, file)| file.kind != FileKind::Padding);
-        let seed = meta.info_hash.0;
-        if meta.single_file {
-            let first = shown.next().or_else(|| Some((FileIndex(0), meta.files.first()?)));
-            let kind = first.map_or(DraftKind::Directory(BTreeMap::new()), |(i, f)| leaf(i, f));
-            return Ok(Self(vec![Draft { parent: None, seed, kind }]));
+        if !meta.single_file {
+            return Self::below(meta);
         }
-        let top = DraftKind::Directory(BTreeMap::new());
-        let mut drafts = Self(vec![Draft { parent: None, seed, kind: top }]);
-        for (index, file) in shown {
+        let first = shown(meta).next().or_else(|| Some((FileIndex(0), meta.files.first()?)));
+        let kind = first.map_or(DraftKind::Directory(BTreeMap::new()), |(i, f)| leaf(i, f));
+        Ok(Self(vec![Draft { parent: None, seed: meta.info_hash.0, kind }]))
+    }
+
+    /// All files below a directory.
+    fn below(meta: &'a Metainfo) -> Result<Self, AddError> {
+        let mut drafts = Self::empty(meta.info_hash);
+        for (index, file) in shown(meta) {
             let clash = || AddError::Clash(file.path.join("/"));
             let (name, directories) = file.path.split_last().ok_or_else(clash)?;
             let mut at = 0;
@@ -400,6 +459,12 @@ impl<'a> Drafts<'a> {
         self.0.push(Draft { parent: Some(parent), seed: seed.into(), kind });
         Some(at)
     }
+}
+
+/// The files that are not padding.
+fn shown(meta: &Metainfo) -> impl Iterator<Item = (FileIndex, &File)> {
+    let files = (0..).map(FileIndex).zip(&meta.files);
+    files.filter(|(_, file)| file.kind != FileKind::Padding)
 }
 
 fn leaf(index: FileIndex, file: &File) -> DraftKind<'static> {

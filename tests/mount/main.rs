@@ -9,6 +9,7 @@ mod complete;
 mod content;
 mod ends;
 mod failures;
+mod magnet;
 mod model;
 mod options;
 mod players;

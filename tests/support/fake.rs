@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfs::fs::source::{
-    Backing, FileSpan, Form, Part, Pieces, ReadError, ReadReply, Source, Totals,
+    Backing, FileSpan, Form, Metadata, Part, Pieces, ReadError, ReadReply, Source, Totals,
 };
 use btfs::proto::metainfo::Metainfo;
 use btfs::proto::tree::FileRef;
@@ -222,15 +222,20 @@ impl Source for Fake {
         }
     }
 
+    fn metadata(&self, _: TorrentId) -> Metadata {
+        Metadata::Here
+    }
+
     fn totals(&self, torrent: TorrentId) -> Totals {
         let files: Vec<FileRef> =
             self.lengths.keys().copied().filter(|at| at.torrent == torrent).collect();
         let bytes = files.iter().map(|at| self.lengths[at]).sum();
-        Totals { bytes, here: files.iter().map(|&at| self.resident(at)).sum() }
+        let here = files.iter().map(|&at| self.resident(at)).sum();
+        Totals { bytes, here, more: false }
     }
 
     fn grand_totals(&self) -> Totals {
         let here = self.lengths.keys().map(|&at| self.resident(at)).sum();
-        Totals { bytes: self.lengths.values().sum(), here }
+        Totals { bytes: self.lengths.values().sum(), here, more: false }
     }
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Dht, Diagnosis, Filling, Peers, Piece, State, Tracker, Who};
+use super::{Dht, Diagnosis, Filling, Metadata, Peers, Piece, State, Tracker, Who};
 
 impl Diagnosis {
     pub(super) fn words(&self) -> String {
+        if let Some(metadata) = &self.metadata {
+            return self.sought_words(metadata);
+        }
         let mut lines = vec![self.head()];
         for piece in &self.pieces {
             lines.push(piece.words());
@@ -25,10 +28,7 @@ impl Diagnosis {
             lines.push("nothing is fetched: the mount is offline".to_owned());
         } else if self.bytes_here < self.bytes {
             lines.push(self.peers_words());
-            lines.extend(self.trackers.iter().map(Tracker::words));
-            if self.trackers.is_empty() {
-                lines.push("trackers: none".to_owned());
-            }
+            lines.extend(self.tracker_words());
             lines.extend(self.dht.map(Dht::words));
             lines.push(format!("fill: {}", self.fill.words()));
         }
@@ -36,6 +36,23 @@ impl Diagnosis {
             lines.push(format!("store: takes no pieces: {trouble}"));
         }
         lines.join("\n") + "\n"
+    }
+
+    fn sought_words(&self, metadata: &Metadata) -> String {
+        let Peers { connected, dialling, known, .. } = self.peers;
+        let mut lines = vec![format!("{}: {}", self.torrent, metadata.words())];
+        lines
+            .push(format!("peers: {connected} connected, {dialling} being dialled, {known} known"));
+        lines.extend(self.tracker_words());
+        lines.extend(self.dht.map(Dht::words));
+        lines.join("\n") + "\n"
+    }
+
+    fn tracker_words(&self) -> Vec<String> {
+        if self.trackers.is_empty() {
+            return vec!["trackers: none".to_owned()];
+        }
+        self.trackers.iter().map(Tracker::words).collect()
     }
 
     fn head(&self) -> String {
@@ -69,6 +86,35 @@ impl Dht {
             Some(peers) => format!("dht: {nodes} nodes, the last lookup found {peers} peers"),
             None => format!("dht: {nodes} nodes, no lookup has ended yet"),
         }
+    }
+}
+
+impl Metadata {
+    fn words(&self) -> String {
+        if let Some(trouble) = &self.trouble {
+            return format!("it cannot be shown: {trouble}");
+        }
+        let mut text = "what is in it is not known yet; ".to_owned();
+        match (self.bytes, self.told_by) {
+            (None, _) => text.push_str("no connected peer has its metadata"),
+            (Some(bytes), peers) => {
+                let (here, blocks) = (self.blocks_here, self.blocks);
+                let who = if peers == 1 {
+                    "1 peer has it".to_owned()
+                } else {
+                    format!("{peers} peers have it")
+                };
+                let size = size(bytes.into());
+                let _ = write!(
+                    text,
+                    "{here} of {blocks} blocks of its metadata ({size}) are here, {who}"
+                );
+            }
+        }
+        if self.times_false > 0 {
+            let _ = write!(text, "; {} times it was false", self.times_false);
+        }
+        text
     }
 }
 

@@ -29,9 +29,9 @@ pub(super) enum Failure {
     /// A redirect from https to http.
     #[error("redirected from https to http")]
     Downgrade,
-    /// The answer is longer than any honest one.
-    #[error("the answer is longer than 1 MiB")]
-    TooLong,
+    /// The answer is longer than any honest one, in MiB.
+    #[error("the answer is longer than {0} MiB")]
+    TooLong(usize),
     /// An HTTP status without an answer.
     #[error("HTTP status {0}")]
     Status(u16),
@@ -64,11 +64,12 @@ impl From<reqwest::Error> for Failure {
 impl Failure {
     /// What to tell when both families failed; `None` when one answered.
     pub(super) fn of_both(v4: Result<(), Self>, v6: Result<(), Self>) -> Option<Self> {
-        match (v4.err()?, v6.err()?) {
-            // That a tracker has no IPv4 address says less than what happened over IPv6.
-            (Self::NoAddress, v6) => Some(v6),
-            (v4, _) => Some(v4),
-        }
+        Some(Self::more_telling(v4.err()?, v6.err()?))
+    }
+
+    /// That a host has no IPv4 address says less than what happened over IPv6.
+    pub(super) fn more_telling(v4: Self, v6: Self) -> Self {
+        if matches!(v4, Self::NoAddress) { v6 } else { v4 }
     }
 }
 

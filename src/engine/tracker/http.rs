@@ -1,4 +1,4 @@
-//! Announces over HTTP and HTTPS, and parts of documents by the same rules.
+//! Announces over HTTP and HTTPS, and documents and parts of them by the same rules.
 //!
 //! Invariant: every address that is dialled has passed [`Reach::allows`], also after redirects: names go
 //! through our resolver, addresses in URLs are checked before the request. Names that a proxy resolves are its to
@@ -76,7 +76,7 @@ impl Http {
         let reach = |url: &Url, from| Reach::of_http(url.path(), from);
         let response = self.follow(url, family, reach, None).await?;
         let status = response.status();
-        let body = read(response).await?;
+        let body = read(response, MAX_BODY).await?;
         match answer::read(&body) {
             // Some trackers send their refusal with a status of its own.
             Err(AnswerError::Malformed(_)) if !status.is_success() => {
@@ -95,6 +95,26 @@ impl Http {
     ) -> Result<Response, Failure> {
         let reach = |url: &Url, from| Reach::of_web_seed(url.query().is_some(), from);
         self.follow(url, family, reach, Some(range)).await
+    }
+
+    /// The document at a URL that the user typed, which may be on this machine; where it leads from there is a
+    /// stranger's wish.
+    pub(super) async fn fetch(
+        &self,
+        url: Url,
+        family: Family,
+        most: usize,
+    ) -> Result<Vec<u8>, Failure> {
+        let reach = |url: &Url, from: Option<IpAddr>| match from {
+            None => Reach::Loopback,
+            Some(_) => Reach::of_http(url.path(), from),
+        };
+        let response = self.follow(url, family, reach, None).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(Failure::Status(status.as_u16()));
+        }
+        read(response, most).await
     }
 
     /// Follows redirects by hand, as each hop has its own reach.
@@ -195,11 +215,11 @@ fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, Failure> {
 }
 
 /// Reads a body, whatever length it claims or inflates to.
-async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
+async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(Failure::TooLong);
+        if body.len() + chunk.len() > most {
+            return Err(Failure::TooLong(most >> 20));
         }
         body.extend_from_slice(&chunk);
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::proto::bencode::BencodeError;
+use crate::proto::gossip::Gossip;
 use crate::proto::wire::extension::ExtensionHandshake;
 use crate::proto::wire::message::{Handshake, Message};
 
@@ -13,7 +14,7 @@ use crate::proto::wire::message::{Handshake, Message};
 pub const MAX_KEPT: usize = 128 * 1024;
 
 /// One connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Acquaintance {
     /// The socket's far end.
     pub addr: SocketAddr,
@@ -31,6 +32,8 @@ pub struct Acquaintance {
     pub spoke: Instant,
     /// Whether it serves us not.
     pub choking: bool,
+    /// What it told of others.
+    pub(super) gossip: Gossip,
     offered: bool,
     kept: Vec<Message>,
     kept_bytes: usize,
@@ -52,6 +55,7 @@ impl Acquaintance {
             heard: now,
             spoke: now,
             choking: true,
+            gossip: Gossip::new(now),
             offered: false,
             kept: Vec::new(),
             kept_bytes: 0,
