@@ -398,7 +398,7 @@ fn attributes_tell_what_is_here() {
     let list = String::from_utf8_lossy(&buf[..len]).into_owned();
     assert_eq!(
         list,
-        "user.btfs.infohash\0user.btfs.have\0user.btfs.progress\0user.btfs.why\0user.btfs.why.json\0"
+        "user.btfs.infohash\0user.btfs.metadata\0user.btfs.have\0user.btfs.progress\0user.btfs.why\0user.btfs.why.json\0"
     );
 }
 

@@ -1,4 +1,4 @@
-"""A peer by libtorrent: libtorrent_peer.py TORRENT DIR ADDR PORT [pex] [lsd] [dht=ENTRY] [plaintext] [rc4] [utp]
+"""A peer by libtorrent: libtorrent_peer.py TORRENT|MAGNET DIR ADDR PORT [pex] [lsd] [dht=ENTRY] [plaintext] [rc4] [utp]
 
 What is in DIR is checked, the rest is downloaded there; serves until it is killed. TCP only, or uTP only; encrypted
 only, if a method is named, else in the clear only; and no way to find peers but the torrent's trackers, those that
@@ -40,8 +40,11 @@ session = lt.session({
     | lt.alert.category_t.tracker_notification
     | lt.alert.category_t.connect_notification,
 })
-params = lt.add_torrent_params()
-params.ti = lt.torrent_info(torrent)
+if torrent.startswith("magnet:"):
+    params = lt.parse_magnet_uri(torrent)
+else:
+    params = lt.add_torrent_params()
+    params.ti = lt.torrent_info(torrent)
 params.save_path = directory
 params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
 if "pex" not in words:
