@@ -108,7 +108,8 @@ impl Progress {
 /// Tells now and then how it goes to learn from peers what a link's torrent is.
 pub fn asking(magnet: &Magnet) -> impl FnMut(&introduction::Status) + use<> {
     let what = printable(&magnet.directory());
-    let mut next = Instant::now();
+    print(&what, "asking peers what is in it");
+    let mut next = Instant::now() + LINE_INTERVAL;
     move |status| {
         let now = Instant::now();
         if now < next {
@@ -120,7 +121,7 @@ pub fn asking(magnet: &Magnet) -> impl FnMut(&introduction::Status) + use<> {
         print(
             &what,
             &format!(
-                "asking peers what is in it: {connected} connected, {dials} being dialled, {tellers} have its \
+                "still asking: {connected} connected, {dials} being dialled, {tellers} have its \
                  metadata, {here} of {blocks} blocks here"
             ),
         );

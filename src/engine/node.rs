@@ -421,10 +421,10 @@ impl Node {
             now,
         );
         swarm.describe(metainfo.info.clone());
-        swarm.doubt(&doubted, now);
         if let Some((candidates, dialling)) = company.met {
-            swarm.adopt(candidates, dialling);
+            swarm.adopt(candidates, dialling, now);
         }
+        swarm.doubt(&doubted, now);
         if self.online().is_some() {
             swarm.handle_candidates(options.peers, Origin::User, now);
             let web_seeds = (0..).zip(&metainfo.web_seeds).map(|(n, _)| web_seed::address(n));

@@ -22,12 +22,14 @@ impl Swarm {
         self.description = (!self.private).then(|| Description::new(info));
     }
 
-    /// Takes over the addresses that were met while it was unknown what the torrent is. A private torrent may not
-    /// have them.
-    pub fn adopt(&mut self, candidates: Candidates, dialling: BTreeSet<SocketAddr>) {
+    /// Takes over the addresses that were met while it was unknown what the torrent is; those who are connected
+    /// follow. A private torrent may not have them.
+    pub fn adopt(&mut self, candidates: Candidates, dialling: BTreeSet<SocketAddr>, now: Instant) {
         if !self.private {
             self.candidates = candidates;
             self.dialling = dialling;
+            // Peers were asked for then, and nobody is here yet only since all are on their way over.
+            self.asked_for_peers = Some(now);
         }
     }
 
