@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfs::proto::bitfield::Bitfield;
+use btfs::proto::blocklist::Draft;
 use btfs::proto::candidates::{MAX_HEARSAY, MAX_KNOWN};
 use btfs::proto::config::Config;
 use btfs::proto::geometry::Geometry;
@@ -264,6 +266,18 @@ fn nobody_outside_is_told_or_believed_about_the_inside() {
     }
     scene.pass(Duration::from_secs(6));
     assert_eq!(scene.told(1), [], "those inside are not told of outside");
+}
+
+#[test]
+fn nobody_on_the_blocklist_is_believed_about() {
+    let mut draft = Draft::default();
+    draft.line(b"8.8.9.0/24");
+    let blocklist = Arc::new(draft.finish());
+    let mut scene = Scene::new(false, Config { blocklist, ..Config::default() });
+    scene.meet(1, public(1), true);
+    scene.events();
+    scene.name(1, [addr("8.8.9.9:1"), addr("8.8.10.9:1")]);
+    assert_eq!(scene.dialled(), [addr("8.8.10.9:1")]);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use btfs::proto::blocklist::Draft;
 use btfs::proto::config::Config;
 use btfs::proto::introduction::{Event, Introduction, MAX_KEPT, Setup};
 use btfs::proto::metadata::Word;
@@ -25,8 +27,12 @@ fn info() -> Bytes {
 }
 
 fn introduction(now: Instant) -> Introduction {
+    introduction_with(Config::default(), now)
+}
+
+fn introduction_with(config: Config, now: Instant) -> Introduction {
     let info_hash = InfoHash(Sha1::digest(info()).into());
-    let (peer_id, config) = (PeerId([1; 20]), Config::default());
+    let peer_id = PeerId([1; 20]);
     Introduction::new(Setup { info_hash, peer_id, listen_port: 6881, config, seed: 3 }, now)
 }
 
@@ -195,13 +201,18 @@ fn words_that_are_said_again_take_no_room() {
 }
 
 #[test]
-fn peers_name_others_and_are_refused_twice() {
+fn peers_name_others_but_none_on_the_blocklist_and_are_refused_twice() {
     let now = Instant::now();
-    let mut introduction = introduction(now);
+    let mut draft = Draft::default();
+    draft.line(b"10.0.0.66");
+    let blocklist = Arc::new(draft.finish());
+    let mut introduction = introduction_with(Config { blocklist, ..Config::default() }, now);
+    introduction.handle_candidates([addr(66)], Origin::Tracker, now);
     let named = Exchange {
         added: vec![
             (addr(7), Traits::default()),
             (SocketAddr::from(([127, 0, 0, 1], 1)), Traits::default()),
+            (addr(66), Traits::default()),
         ],
         dropped: Vec::new(),
     };

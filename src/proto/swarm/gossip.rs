@@ -70,7 +70,8 @@ impl Swarm {
         let reach = Reach::of_neighbour(peer.addr.ip());
         let Ok(exchange) = Exchange::parse(payload) else { return self.odd(key) };
         for (addr, traits) in exchange.added {
-            if !reach.allows(addr.ip()) || self.candidates.is_known(addr) {
+            let blocked = self.config.blocklist.contains(addr.ip());
+            if blocked || !reach.allows(addr.ip()) || self.candidates.is_known(addr) {
                 continue;
             }
             self.candidates.add(addr, Origin::Pex, now);
