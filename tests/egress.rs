@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use outpost::{NAMESERVER, Outpost};
-use peers::{Lan, Running, host, peer_at, tool, tracker_at};
+use peers::{Lan, Running, host, nginx, peer_at, tool, tracker_at};
 
 /// The program under test.
 const BTFS: &str = env!("CARGO_BIN_EXE_btfs");
@@ -151,6 +151,23 @@ fn with_a_proxy_nothing_goes_beside_it() {
     let _proxy = proxy(&lan, "me", "p@ss word");
     let watch = outpost.watch(1);
     world.get_all(&lan, &outpost, &["--proxy", &proxy_url("me:p%40ss%20word")]);
+    assert_eq!(outpost.seen(&watch, 1), to_proxy());
+}
+
+#[test]
+fn with_a_proxy_web_seeds_are_asked_through_it_by_name() {
+    let lan = Lan::new();
+    let mut world = World::new(&lan);
+    let (_web, url) = nginx(&lan, host(9), &lan.path("data"));
+    let url = url.replace(&host(9).to_string(), TRACKER_NAME) + "film";
+    world.torrent = lan.path("web.torrent");
+    let (film, torrent) = (lan.path("data/film"), world.torrent.to_str().unwrap());
+    let args = ["-w", &url, "-o", torrent, film.to_str().unwrap()];
+    lan.run(&tool("mktorrent", "mktorrent"), &args);
+    let outpost = Outpost::new(&lan, 1);
+    let _proxy = proxy(&lan, "me", "password");
+    let watch = outpost.watch(1);
+    world.get_all(&lan, &outpost, &["--proxy", &proxy_url("me:password")]);
     assert_eq!(outpost.seen(&watch, 1), to_proxy());
 }
 
