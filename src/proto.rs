@@ -32,6 +32,7 @@ pub mod picker;
 pub mod priority;
 pub mod rarity;
 pub mod rate;
+pub mod ration;
 pub mod readahead;
 pub mod reader;
 pub mod registry;

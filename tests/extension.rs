@@ -35,9 +35,13 @@ fn a_handshake_has_its_bytes_both_ways() {
 
 #[test]
 fn numbers_are_found_both_ways() {
-    for extension in
-        [Extension::Pex, Extension::Metadata, Extension::DontHave, Extension::UploadOnly]
-    {
+    for extension in [
+        Extension::Pex,
+        Extension::Metadata,
+        Extension::DontHave,
+        Extension::UploadOnly,
+        Extension::Holepunch,
+    ] {
         let id = ExtensionIds::local(&[extension]).of(extension).unwrap();
         assert_eq!(Extension::from_local_id(id), Some(extension));
         assert_eq!(ExtensionIds::local(&[]).of(extension), None);

@@ -151,6 +151,17 @@ impl Candidates {
         Some(*addr)
     }
 
+    /// This address is dialled, now busy, however long it should have waited; false when it must not be.
+    pub fn take(&mut self, addr: SocketAddr, now: Instant) -> bool {
+        let is_banned = self.is_banned(addr, now);
+        let Some(candidate) = self.known.get_mut(&addr) else { return false };
+        let may = candidate.standing != Standing::Busy && !is_banned;
+        if may {
+            candidate.standing = Standing::Busy;
+        }
+        may
+    }
+
     /// Whether somebody could be dialled now who never failed.
     pub fn has_fresh(&self, seeding: bool, now: Instant) -> bool {
         self.known.iter().any(|(addr, candidate)| {
@@ -226,7 +237,7 @@ fn rank((v4, v6): (SocketAddr, SocketAddr), addr: SocketAddr) -> u32 {
 }
 
 /// Whether packets to the address could reach a peer at all.
-fn is_dialable(addr: SocketAddr) -> bool {
+pub fn is_dialable(addr: SocketAddr) -> bool {
     let odd = match addr.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),

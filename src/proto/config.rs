@@ -20,6 +20,9 @@ pub struct Config {
     /// Whether this process is a node of the DHT, so that peers are told and asked of it (BEP 5). Default: no. Peers of
     /// a private torrent never are.
     pub dht: bool,
+    /// Whether peers behind routers are met with the help of others (BEP 55), and others helped. Default: no. It takes
+    /// a driver that dials over uTP too, and `exchange`.
+    pub punch: bool,
     /// Whether the driver holds blocks back for a rate limit. Default no. If so, fewer are handed to it ahead of time.
     pub upload_limited: bool,
     /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
@@ -63,6 +66,7 @@ impl Default for Config {
             upload: true,
             exchange: true,
             dht: false,
+            punch: false,
             upload_limited: false,
             target_peers: 50,
             max_peers: 200,

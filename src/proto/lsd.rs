@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::ration::Ration;
 use super::units::InfoHash;
 
 /// Where calls go over IPv4.
@@ -91,8 +92,7 @@ fn info_hash(text: &str) -> Option<InfoHash> {
 #[derive(Debug)]
 pub struct Calls {
     torrents: BTreeMap<InfoHash, Turn>,
-    /// Since when calls are counted, and how many there were.
-    heard: (Instant, u32),
+    heard: Ration,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ struct Turn {
 impl Calls {
     /// Without torrents.
     pub fn new(now: Instant) -> Self {
-        Self { torrents: BTreeMap::new(), heard: (now, 0) }
+        Self { torrents: BTreeMap::new(), heard: Ration::new(MAX_HEARD, now) }
     }
 
     /// The torrent is called out at once, and again and again.
@@ -142,10 +142,6 @@ impl Calls {
 
     /// Whether a call that came is listened to.
     pub fn hear(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.heard.0) >= Duration::from_secs(60) {
-            self.heard = (now, 0);
-        }
-        self.heard.1 = self.heard.1.saturating_add(1);
-        self.heard.1 <= MAX_HEARD
+        self.heard.take(now)
     }
 }

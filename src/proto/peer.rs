@@ -17,6 +17,7 @@ use super::config::Config;
 use super::gossip::Gossip;
 use super::metadata::serve::Allowance;
 use super::rate::Rate;
+use super::ration::Ration;
 use super::units::{BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
 use super::wire::extension::ExtensionHandshake;
@@ -55,6 +56,9 @@ const FREE_RIDE: u64 = 1 << 20;
 /// Of so many bytes that a peer takes, it must give one to keep a regular slot: a home line gives far less than it
 /// takes.
 const FREE_RATIO: u64 = 32;
+
+/// Messages of BEP 55 that a peer may send in a minute: as many as peers that it may name then.
+pub const MAX_PUNCHES: u32 = 50;
 
 /// A block that the peer was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +145,8 @@ pub struct Peer {
     pub uploaded: u64,
     /// What it and we have told each other of other peers.
     pub gossip: Gossip,
+    /// Messages of BEP 55 that it may still send us.
+    pub punches: Ration,
     /// Messages that made no sense but do no harm; too many end the connection.
     pub oddities: u32,
     outstanding: VecDeque<Outstanding>,
@@ -193,6 +199,7 @@ impl Peer {
             downloaded: 0,
             uploaded: 0,
             gossip: Gossip::new(now),
+            punches: Ration::new(MAX_PUNCHES, now),
             oddities: 0,
             outstanding: VecDeque::new(),
             line: Line::new(now),

@@ -20,6 +20,7 @@ mod doubt;
 mod fetch;
 mod gossip;
 mod hear;
+mod holepunch;
 mod meet;
 mod port;
 mod private;
@@ -209,6 +210,8 @@ pub struct Swarm {
     /// Doubted pieces that are being checked.
     checking: BTreeSet<PieceIndex>,
     dialling: BTreeSet<SocketAddr>,
+    /// Who may help where a dial comes to nothing: whoever named the address.
+    helpers: BTreeMap<SocketAddr, PeerKey>,
     totals: Totals,
     /// Peers to be asked for more, since something changed for them.
     idle: BTreeSet<PeerKey>,
@@ -247,6 +250,7 @@ impl Swarm {
             in_hand: BTreeSet::new(),
             checking: BTreeSet::new(),
             dialling: BTreeSet::new(),
+            helpers: BTreeMap::new(),
             totals: Totals::default(),
             idle: BTreeSet::new(),
             transmit: VecDeque::new(),
@@ -364,6 +368,7 @@ impl Swarm {
     pub fn handle_dial_failed(&mut self, addr: SocketAddr, now: Instant) {
         self.dialling.remove(&addr);
         self.candidates.failed(addr, now);
+        self.ask_for_help(addr, now);
         self.dial(now);
     }
 
@@ -544,6 +549,7 @@ impl Swarm {
             self.candidates.failed(addr, now);
         }
         self.transmit.retain(|(to, _)| *to != key);
+        self.helpers.retain(|_, helper| *helper != key);
         self.idle.remove(&key);
         self.wake_all();
         Some(addr)

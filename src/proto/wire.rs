@@ -3,5 +3,6 @@
 pub mod codec;
 pub mod decoder;
 pub mod extension;
+pub mod holepunch;
 pub mod message;
 pub mod pex;

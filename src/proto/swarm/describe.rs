@@ -37,6 +37,7 @@ impl Swarm {
     pub(super) fn spoken(&self) -> Vec<Extension> {
         let mut spoken = vec![Extension::DontHave, Extension::UploadOnly];
         spoken.extend(self.gossips().then_some(Extension::Pex));
+        spoken.extend(self.punches().then_some(Extension::Holepunch));
         spoken.extend(self.description.as_ref().map(|_| Extension::Metadata));
         spoken
     }

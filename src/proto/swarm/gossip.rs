@@ -70,8 +70,13 @@ impl Swarm {
         let reach = Reach::of_neighbour(peer.addr.ip());
         let Ok(exchange) = Exchange::parse(payload) else { return self.odd(key) };
         for (addr, traits) in exchange.added {
-            let blocked = self.config.blocklist.contains(addr.ip());
-            if blocked || !reach.allows(addr.ip()) || self.candidates.is_known(addr) {
+            if self.config.blocklist.contains(addr.ip()) || !reach.allows(addr.ip()) {
+                continue;
+            }
+            if traits.has(Traits::HOLEPUNCH) {
+                self.note_helper(key, addr);
+            }
+            if self.candidates.is_known(addr) {
                 continue;
             }
             self.candidates.add(addr, Origin::Pex, now);
@@ -88,5 +93,6 @@ impl Swarm {
 fn traits(peer: &Peer) -> Traits {
     Traits::default()
         .with(Traits::UPLOAD_ONLY, peer.wants_no_more())
+        .with(Traits::HOLEPUNCH, peer.said.ids.of(Extension::Holepunch).is_some())
         .with(Traits::REACHABLE, !peer.incoming)
 }

@@ -242,6 +242,9 @@ impl Swarm {
             _ if Extension::from_local_id(id) == Some(Extension::Pex) && self.gossips() => {
                 self.hear_gossip(key, payload, now)
             }
+            _ if Extension::from_local_id(id) == Some(Extension::Holepunch) && self.punches() => {
+                self.hear_holepunch(key, payload, now)
+            }
             _ => self.odd(key),
         }
     }

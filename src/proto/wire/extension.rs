@@ -4,7 +4,8 @@
 //! Invariant: every field of an [`ExtensionHandshake`] that a peer sent is within its bounds; what is not,
 //! or is of another type, counts as not sent.
 //!
-//! Not here: the payloads of ut_metadata (BEP 9), and of ut_pex ([`super::pex`]), only their numbers.
+//! Not here: the payloads of ut_metadata (BEP 9), of ut_pex ([`super::pex`]) and of ut_holepunch
+//! ([`super::holepunch`]), only their numbers.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -36,14 +37,17 @@ pub enum Extension {
     DontHave,
     /// libtorrent: whether the sender wants pieces, as in the handshake by BEP 21, when that changes.
     UploadOnly,
+    /// BEP 55: two peers that cannot dial each other are brought together by a third.
+    Holepunch,
 }
 
 /// Names, and our own numbers: those that peers use towards us.
-const TABLE: [(Extension, &str, u8); 4] = [
+const TABLE: [(Extension, &str, u8); 5] = [
     (Extension::Pex, "ut_pex", 1),
     (Extension::Metadata, "ut_metadata", 2),
     (Extension::DontHave, "lt_donthave", 3),
     (Extension::UploadOnly, "upload_only", 4),
+    (Extension::Holepunch, "ut_holepunch", 5),
 ];
 
 impl Extension {
