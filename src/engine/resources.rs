@@ -8,8 +8,8 @@
 //! - block buffers that wait for their next use: what was in use at most, and no more than M ([`Network`]);
 //! - messages on their way to a torrent: 4 MiB for each ([`TO_TORRENT_CAPACITY`]);
 //! - for each peer: one unfinished message, a block or up to 128 KiB of something else; messages out,
-//!   [`TO_PEER_CAPACITY`]; its requests, 8 KiB; what it has, a bit a piece; and while it is served, blocks
-//!   for 1/32 s of its rate, at least 64 KiB ([`crate::proto::upload`]).
+//!   [`TO_PEER_CAPACITY`]; its requests, 8 KiB; whom it was told of, 10 KiB; what it has, a bit a piece; and while it
+//!   is served, blocks for 1/32 s of its rate, at least 64 KiB ([`crate::proto::upload`]).
 //!
 //! `scripts/bench-memory` shows that it comes to M and less than 32 MiB.
 //!
