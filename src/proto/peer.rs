@@ -276,15 +276,16 @@ impl Peer {
         self.heed > 0.5
     }
 
-    /// Requests that may be added now. `reading`: somebody waits or will, so the queue is kept short.
-    pub fn free_requests(&self, reading: bool, config: &Config) -> usize {
+    /// Requests that may be added now. `reading`: somebody waits or will, so the queue is kept short; `first`: what a
+    /// peer is asked for that has brought nothing yet.
+    pub fn free_requests(&self, reading: bool, first: usize, config: &Config) -> usize {
         if self.snubbed {
             return usize::from(self.outstanding.is_empty());
         }
         let depth = if reading { config.reading_depth } else { config.filling_depth };
         let reqq = self.said.requests.map_or(DEFAULT_REQQ, usize::from).max(1);
         let limit = reqq.min(config.max_outstanding);
-        let by_depth = self.line.queue(depth).saturating_sub(self.waiting());
+        let by_depth = self.line.queue(depth, first).saturating_sub(self.waiting());
         by_depth.min(limit.saturating_sub(self.outstanding.len()))
     }
 
@@ -407,6 +408,18 @@ impl Peer {
             let at = if now > asked.mark.due { now + LONGEST_REJECT } else { asked.mark.expected };
             (at, asked.block)
         })
+    }
+
+    /// What the peer should still bring in time, and when, by its rate now; nothing of one that has brought nothing.
+    pub fn arrivals(&self, now: Instant) -> impl Iterator<Item = (Instant, BlockRef)> {
+        let each = self.line.time_of_blocks(1.0);
+        let proven = self.line.is_proven();
+        let nth = (1u32..).zip(&self.outstanding);
+        let stands = move |asked: &Outstanding| {
+            proven && !asked.released && !asked.cancelled && now <= asked.mark.due
+        };
+        nth.filter(move |(_, asked)| stands(asked))
+            .map(move |(nth, asked)| (now.max(asked.at + self.rtt()) + nth * each, asked.block))
     }
 
     /// Blocks that stand in the way of a new request: those that can be taken back before the peer sends them.

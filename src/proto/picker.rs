@@ -12,6 +12,7 @@
 //! want ([`crate::proto::readahead`]).
 
 mod doubt;
+mod waited;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -147,16 +148,6 @@ impl Picker {
     /// Whether fill has begun every piece: now blocks may be asked of a second peer.
     pub fn is_end_game(&self) -> bool {
         self.fill && self.rarity.is_empty() && self.doubted.is_empty() && !self.partial.is_empty()
-    }
-
-    /// Whether a reader waits for a piece that is not here.
-    pub fn is_blocked(&self) -> bool {
-        self.demands.first().is_some_and(|demand| demand.blocked)
-    }
-
-    /// Whether a reader waits for the piece.
-    pub fn is_waited_for(&self, piece: PieceIndex) -> bool {
-        self.demands.iter().take_while(|demand| demand.blocked).any(|demand| demand.piece == piece)
     }
 
     /// Whether a reader waits for the piece, or will want it soon.

@@ -12,9 +12,6 @@ use std::time::{Duration, Instant};
 use crate::proto::rate::Throughput;
 use crate::proto::units::BLOCK_LEN;
 
-/// Requests to a peer that has brought nothing yet: about what a home line holds in one round trip.
-const FIRST_DEPTH: f64 = 8.0;
-
 /// Bytes of the shortest round that tells a rate.
 const ROUND: u64 = 4 * BLOCK_LEN as u64;
 
@@ -97,6 +94,8 @@ pub(super) struct Line {
     busy_since: Instant,
     /// When the last block came, or the first one of a busy spell was asked for.
     last_block: Instant,
+    /// Time between that and what came before it.
+    gap: Duration,
     /// When that block was asked for.
     last_asked: Instant,
 }
@@ -111,6 +110,7 @@ impl Line {
             lateness: Duration::ZERO,
             busy_since: now,
             last_block: now,
+            gap: Duration::ZERO,
             last_asked: now,
         }
     }
@@ -136,15 +136,16 @@ impl Line {
         Duration::from_secs_f64(blocks * f64::from(BLOCK_LEN) / rate)
     }
 
-    /// Requests that keep the line full for this long, and for a round trip and a half at least.
-    pub(super) fn queue(&self, depth: Duration) -> usize {
-        let Some(rate) = self.throughput.per_second() else { return FIRST_DEPTH as usize };
+    /// Requests that keep the line full for this long, and for a round trip and a half at least; `first` while
+    /// nothing has come.
+    pub(super) fn queue(&self, depth: Duration, first: usize) -> usize {
+        let Some(rate) = self.throughput.per_second() else { return first };
         let blocks = |time: Duration| rate * time.as_secs_f64() / f64::from(BLOCK_LEN);
         let steady = blocks(depth.max(self.rtt().mul_f64(1.5)));
         let steady = steady.max(LEAST_DEPTH);
         let ramp = |ramp: Ramp| {
             let next = 3.0 * ramp.best * self.rtt().as_secs_f64() / f64::from(BLOCK_LEN);
-            steady.max(next).max(FIRST_DEPTH)
+            steady.max(next).max(first as f64)
         };
         self.ramp.map_or(steady, ramp) as usize
     }
@@ -171,7 +172,13 @@ impl Line {
     /// Bytes came, asked for or not.
     pub(super) fn came(&mut self, bytes: u64, now: Instant) {
         self.throughput.add(bytes);
+        self.gap = now.saturating_duration_since(self.last_block);
         self.last_block = now;
+    }
+
+    /// Whether anything has come, so that the rate is known.
+    pub(super) fn is_proven(&self) -> bool {
+        self.throughput.per_second().is_some()
     }
 
     /// They answer the request of this mark; so many others are outstanding.
@@ -196,8 +203,12 @@ impl Line {
         let busy = mark.at.saturating_duration_since(self.busy_since) > SLOW_START * rtt;
         if seen < rtt {
             self.rtt = Some((3 * rtt + seen) / 4);
-        } else if busy && mark.ahead <= FEW_AHEAD {
+        } else if busy && mark.ahead <= FEW_AHEAD && self.gap < seen / 4 {
+            // It came at the heels of another: not the line is slow, but the way long.
             self.rtt = Some((rtt + seen) / 2);
+            if seen > 2 * rtt {
+                self.restart();
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -25,6 +26,13 @@ const COPIES_ALLOWANCE: u64 = 128 * 1024;
 /// what a read waits for.
 const MOST_OPEN: u64 = 2;
 
+/// Time that another peer must save, beside half of the wait, to be asked too for what a reader waits for.
+const TAKE_OVER: Duration = Duration::from_millis(100);
+
+/// Requests to a peer that has brought nothing yet, at least and at most: the most is about what a home line holds
+/// in one round trip.
+const FIRST_REQUESTS: Range<usize> = 3..8;
+
 /// Blocks that a peer without work takes over from others at a time: their owners may be about to bring them.
 const COPIES_AT_ONCE: usize = 4;
 
@@ -36,6 +44,7 @@ impl Swarm {
         }
         if !self.idle.is_empty() && self.picker.is_blocked() {
             self.ask_soonest(now);
+            self.take_over(now);
         }
         while let Some(key) = self.idle.pop_first() {
             self.ask(key, now);
@@ -61,6 +70,37 @@ impl Swarm {
             let Some(peer) = self.peers.get(&key) else { continue };
             if self.free_requests(peer) > 0 {
                 soonest.push(Reverse((peer.eta(0, now), key)));
+            }
+        }
+    }
+
+    /// When every block that readers wait for is asked of somebody: those that come last by far are asked of a peer
+    /// that has room and brings them sooner, be the first asker slow or laden.
+    fn take_over(&mut self, now: Instant) {
+        // What is late all the same must be able to be asked for again: that takes the rest.
+        if self.picker.lacks_askers() || !self.is_thrifty(2 * COPIES_SHARE) {
+            return;
+        }
+        let mut arrivals = BTreeMap::<BlockRef, (Instant, usize)>::new();
+        for (at, block) in self.peers.values().flat_map(|peer| peer.arrivals(now)) {
+            if self.picker.is_waited_for(block.piece) {
+                let (first, askers) = arrivals.entry(block).or_insert((at, 0));
+                *first = at.min(*first);
+                *askers += 1;
+            }
+        }
+        let copies: usize = arrivals.values().map(|(_, askers)| askers - 1).sum();
+        let mut last: Vec<_> = arrivals.into_iter().map(|(block, (at, _))| (at, block)).collect();
+        last.sort_unstable_by(|a, b| b.cmp(a));
+        for (at, block) in last.into_iter().take(COPIES_AT_ONCE.saturating_sub(copies)) {
+            let able = |peer: &&Peer| !peer.snubbed && self.free_requests(peer) > 0;
+            let idle = self.idle.iter().filter_map(|key| self.peers.get(key)).filter(able);
+            let Some(peer) = idle.min_by_key(|peer| peer.eta(0, now)) else { return };
+            let wait = peer.eta(0, now).saturating_duration_since(now);
+            if now + 2 * wait + TAKE_OVER < at
+                && self.picker.ask_too(block, view(peer, &BTreeSet::new()))
+            {
+                self.request(peer.key, block, now);
             }
         }
     }
@@ -93,7 +133,7 @@ impl Swarm {
     /// In end-game: the blocks asked of others that a peer without work would bring sooner, the latest first.
     fn brings_sooner(&self, peer: &Peer, now: Instant) -> BTreeSet<BlockRef> {
         let busy = peer.snubbed || peer.outstanding().len() > 1;
-        if busy || !self.picker.is_end_game() || !self.is_thrifty() {
+        if busy || !self.picker.is_end_game() || !self.is_thrifty(COPIES_SHARE) {
             return BTreeSet::new();
         }
         let others = self.peers.values().filter(|other| other.key != peer.key);
@@ -104,16 +144,27 @@ impl Swarm {
         sooner.map(|(_, (_, block))| block).take(COPIES_AT_ONCE).collect()
     }
 
-    /// Whether so few bytes came twice that more may.
-    fn is_thrifty(&self) -> bool {
-        self.totals.redundant <= self.totals.downloaded / COPIES_SHARE + COPIES_ALLOWANCE
+    /// Whether so few bytes came twice that more may: one of so many, beside the allowance.
+    fn is_thrifty(&self, share: u64) -> bool {
+        self.totals.redundant <= self.totals.downloaded / share + COPIES_ALLOWANCE
     }
 
     fn free_requests(&self, peer: &Peer) -> usize {
         if peer.peer_choking && peer.allowed_fast.is_empty() {
             return 0;
         }
-        peer.free_requests(self.readers.is_active(), &self.config)
+        peer.free_requests(self.readers.is_active(), self.first_requests(), &self.config)
+    }
+
+    /// Requests to a peer that has brought nothing yet: no more than its share of what readers wait for, or those
+    /// that come first would be left with all of it.
+    fn first_requests(&self) -> usize {
+        if !self.picker.is_blocked() {
+            return FIRST_REQUESTS.end;
+        }
+        let all = self.peers.len() + self.dialling.len();
+        let share = self.picker.waited_blocks().div_ceil(all.max(1));
+        share.clamp(FIRST_REQUESTS.start, FIRST_REQUESTS.end)
     }
 
     fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
@@ -332,7 +383,7 @@ impl Swarm {
 
     /// Blocks that readers wait for and that are late may be asked of one more peer.
     pub(super) fn mark_late(&mut self, now: Instant) {
-        if !self.is_thrifty() {
+        if !self.is_thrifty(COPIES_SHARE) {
             return;
         }
         let mut late = BTreeMap::<BlockRef, usize>::new();
