@@ -39,7 +39,7 @@ use super::web_seed::{WebSeed, serve};
 use super::workers::{Busy, Done, Verdict, Work};
 use crate::proto::announce::Progress;
 use crate::proto::rate::Rate;
-use crate::proto::swarm::{Event, Job, Swarm};
+use crate::proto::swarm::{Event, Job, Swarm, Totals};
 use crate::proto::units::{PeerKey, PieceIndex, Ticket};
 use crate::proto::web_seed;
 use crate::proto::wire::message::Message;
@@ -484,6 +484,8 @@ impl Torrent {
             (waiting.deliver)(Err(ReadFailure::Stopped));
         }
         self.connections.clear();
+        let Totals { downloaded, redundant, corrupt, uploaded } = self.swarm.totals();
+        info!(downloaded, redundant, corrupt, uploaded, "bytes in all");
         let farewell = self.tracker.take().map(|tracker| tokio::spawn(tracker.stop()));
         while !self.storing.is_empty() || !self.backlog.is_empty() {
             // The workers may be busy for other torrents, and then no reply of ours tells when to try again.
