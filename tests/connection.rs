@@ -47,7 +47,8 @@ fn network() -> Arc<Network> {
 }
 
 fn network_by(encryption: Encryption) -> Arc<Network> {
-    Arc::new(Network::new(Egress::default()).by(Transports { encryption }))
+    let transports = Transports { encryption, ..Transports::default() };
+    Arc::new(Network::new(Egress::default()).by(transports))
 }
 
 fn handshake_of(name: u8) -> Handshake {

@@ -346,6 +346,18 @@ fn what_requires_encryption_meets_nobody_in_the_clear() {
     assert_ends_well(mount);
 }
 
+#[test]
+fn libtorrent_that_speaks_only_utp_is_met() {
+    assert_meets(Client::Libtorrent, &[Habit::Utp], &[]);
+    assert_meets(Client::Libtorrent, &[Habit::Utp, Habit::Enciphered], &["--no-tcp"]);
+}
+
+/// It cannot do without TCP, so we do.
+#[test]
+fn transmission_is_met_over_utp() {
+    assert_meets(Client::Transmission, &[Habit::Utp], &["--no-tcp"]);
+}
+
 /// Two of our seeds whose data is incomplete tell libtorrent so (BEP 21), and give it what they have.
 #[test]
 fn our_partial_seeds_give_to_libtorrent() {

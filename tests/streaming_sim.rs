@@ -189,7 +189,7 @@ fn no_block_is_asked_of_many(swarm: &Swarm) {
 
 /// No peer is asked for fill at a moment at which it could be asked for what a read waits for.
 fn no_read_is_behind_fill(swarm: &Swarm, now: Instant) {
-    let awaited = swarm.awaited();
+    let awaited = swarm.awaited(now);
     let waits = |piece| awaited.iter().any(|one| one.blocked && one.piece == piece);
     let lacking = awaited.iter().filter(|one| one.blocked).filter(|one| match one.stage {
         Stage::Fetching { blocks, here, asked } => here + asked < blocks,

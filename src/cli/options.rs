@@ -80,6 +80,15 @@ pub struct NetworkArgs {
     /// any takes no other.
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
+    /// Neither dial nor accept peers over uTP
+    ///
+    /// Peers are dialled over TCP first, and over uTP (BEP 29), which passes routers that TCP does not, where that
+    /// is not answered at once.
+    #[arg(long, hide_short_help = true)]
+    pub no_utp: bool,
+    /// Neither dial nor accept peers over TCP
+    #[arg(long, hide_short_help = true, conflicts_with = "no_utp")]
+    pub no_tcp: bool,
     /// Stay out of the DHT
     ///
     /// The DHT finds peers without a tracker. It is left alone too when --listen names a loopback address and there

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::Type;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -20,6 +20,7 @@ use super::egress::Egress;
 use super::handshake::{self, HandshakeError, Shaken};
 use super::message::Hello;
 use super::network::{Network, canonical};
+use super::stream::Stream;
 
 const BACKLOG: i32 = 128;
 
@@ -48,7 +49,11 @@ pub async fn serve(network: Arc<Network>, listener: TcpListener) {
                 debug!(%addr, "turned a peer of the blocklist away");
             }
             Ok((stream, addr)) => {
-                tokio::spawn(welcome(Arc::clone(&network), turn, stream, canonical(addr)));
+                let (network, addr) = (Arc::clone(&network), canonical(addr));
+                match connection::prepare(&stream) {
+                    Ok(()) => drop(tokio::spawn(welcome(network, turn, Stream::Tcp(stream), addr))),
+                    Err(error) => debug!(%addr, %error, "a peer left after it was accepted"),
+                }
             }
             Err(error) if is_of_one_peer(&error) => {
                 debug!(%error, "a peer left before it was accepted")
@@ -61,16 +66,33 @@ pub async fn serve(network: Arc<Network>, listener: TcpListener) {
     }
 }
 
+/// The same over uTP, while there is any.
+pub async fn serve_utp(network: Arc<Network>) {
+    let Some(utp) = &network.utp else { return };
+    loop {
+        let turn = Arc::clone(&network.shaking_utp).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        match utp.accept().await {
+            Ok((_, addr)) if network.blocklist.contains(addr.ip()) => {
+                debug!(%addr, "turned a peer of the blocklist away");
+            }
+            Ok((stream, addr)) => {
+                tokio::spawn(welcome(Arc::clone(&network), turn, Stream::Utp(stream), addr));
+            }
+            Err(error) => return warn!(%error, "cannot accept peers over uTP"),
+        }
+    }
+}
+
 /// Shakes hands, gives its turn to the next, and carries the connection.
 async fn welcome(
     network: Arc<Network>,
     turn: OwnedSemaphorePermit,
-    mut stream: TcpStream,
+    mut stream: Stream,
     addr: SocketAddr,
 ) {
     let answered = handshake::within_limit(async {
         let place = network.place().ok_or(HandshakeError::Full)?;
-        connection::prepare(&stream)?;
         let (shaken, door) = handshake::answer(&mut stream, &network).await?;
         Ok((place, shaken, door))
     })
@@ -79,7 +101,7 @@ async fn welcome(
     match answered {
         Ok((_place, Shaken { handshake, ciphers }, door)) => {
             let hello = Hello { addr, incoming: true, handshake, round_trip: None };
-            connection::carry(&network, door, hello, stream.into_split(), ciphers).await;
+            stream.carry(&network, door, hello, ciphers).await;
         }
         Err(error) => debug!(%addr, %error, "turned a peer away"),
     }

@@ -18,6 +18,7 @@ use super::message::FromPeer;
 use super::pool::Pool;
 use super::throttle::{Rates, Throttle};
 use super::udp_port::UdpPort;
+use super::utp::Utp;
 use crate::proto::blocklist::Blocklist;
 use crate::proto::mse::{Encryption, obscured};
 use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
@@ -25,7 +26,8 @@ use crate::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
 /// Dials under way at once; further ones wait for their turn.
 pub const HALF_OPEN: usize = 50;
 
-/// Incoming handshakes under way at once; further ones wait in the kernel's backlog.
+/// Incoming handshakes under way at once, over TCP and over uTP each, where an address is easily forged; further
+/// ones wait in the kernel's backlog, or are reset.
 pub const SHAKING: usize = 50;
 
 /// Connections at once, over all torrents and both ways; further ones are refused.
@@ -50,10 +52,21 @@ pub struct Door {
 }
 
 /// How connections are made, by us or by others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transports {
     /// Whether they may be, or must be, encrypted.
     pub encryption: Encryption,
+    /// Whether over TCP.
+    pub tcp: bool,
+    /// Whether over uTP (BEP 29).
+    pub utp: bool,
+}
+
+impl Default for Transports {
+    /// Any way.
+    fn default() -> Self {
+        Self { encryption: Encryption::default(), tcp: true, utp: true }
+    }
 }
 
 /// One for the process, shared by every dial, listener and torrent.
@@ -67,9 +80,11 @@ pub struct Network {
     pub(super) down: Throttle,
     pub(super) transports: Transports,
     udp: Option<Arc<UdpPort>>,
+    pub(super) utp: Option<Utp>,
     pub(super) half_open: Semaphore,
     connections: Semaphore,
     pub(super) shaking: Arc<Semaphore>,
+    pub(super) shaking_utp: Arc<Semaphore>,
     doors: RwLock<HashMap<InfoHash, Door>>,
     next_key: AtomicU64,
 }
@@ -85,9 +100,11 @@ impl Network {
             down: Throttle::default(),
             transports: Transports::default(),
             udp: None,
+            utp: None,
             half_open: Semaphore::new(HALF_OPEN),
             connections: Semaphore::new(CONNECTIONS),
             shaking: Arc::new(Semaphore::new(SHAKING)),
+            shaking_utp: Arc::new(Semaphore::new(SHAKING)),
             doors: RwLock::default(),
             next_key: AtomicU64::new(0),
         }
@@ -128,6 +145,12 @@ impl Network {
     /// The UDP side of the port where we listen, if there is one.
     pub fn udp_port(&self) -> Option<&Arc<UdpPort>> {
         self.udp.as_ref()
+    }
+
+    /// The same with uTP, which then is dialled too.
+    #[must_use]
+    pub fn with_utp(self, utp: Option<Utp>) -> Self {
+        Self { utp, ..self }
     }
 
     /// Lets incoming connections through to the torrent; a second door of a torrent replaces its first.

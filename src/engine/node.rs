@@ -32,6 +32,7 @@ use super::resources::Resources;
 use super::throttle::Rates;
 use super::torrent::{Inboxes, Outlets, Torrent};
 use super::tracker::FetchError;
+use super::utp::Utp;
 use super::workers::Workers;
 use crate::proto::announce::Progress;
 use crate::proto::blocklist::Blocklist;
@@ -173,11 +174,15 @@ impl Node {
         if let Some(device) = egress.device.clone() {
             egress.check().map_err(|source| NodeError::Device { device, source })?;
         }
-        let Ports { tcp, udp, port } = Ports::open(reach, &egress, ways.dht.is_some())?;
+        let with_udp = ways.transports.utp || ways.dht.is_some();
+        let Ports { tcp, udp, port } = Ports::open(reach, &egress, with_udp)?;
         let lsd = (ways.lsd && reach != Reach::Offline).then(|| Lsd::start(&egress, port));
+        let udp = udp.map(Arc::new);
+        let utp = udp.clone().filter(|_| ways.transports.utp).map(Utp::start);
         let network = Network::new(egress).by(ways.transports).without(ways.blocklist.clone());
+        let network = network.with_udp(udp).with_utp(utp);
         let network = network.limited(limits.rates).recycling(limits.memory_bytes);
-        let network = Arc::new(network.with_udp(udp.map(Arc::new)));
+        let network = Arc::new(network);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
         let dht = ways.dht.clone().zip(network.udp_port().cloned());
@@ -185,9 +190,12 @@ impl Node {
         let mut resources =
             Resources::new(network, workers, limits.memory_bytes, limits.store_bytes);
         (resources.lsd, resources.dht) = (lsd, dht);
+        let network = &resources.network;
         let listeners = tcp
             .into_iter()
-            .map(|socket| tokio::spawn(listen::serve(resources.network.clone(), socket)))
+            .filter(|_| ways.transports.tcp)
+            .map(|socket| tokio::spawn(listen::serve(network.clone(), socket)))
+            .chain([tokio::spawn(listen::serve_utp(network.clone()))])
             .collect();
         let resources = Arc::new(resources);
         let port_mapper = NonZeroU16::new(port).and_then(|port| {

@@ -6,13 +6,15 @@
 //! Invariant: nobody waits here. What its receiver has no room for is dropped, as UDP may do anyway; both protocols
 //! send again.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{SockRef, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -48,7 +50,8 @@ struct Takers {
 #[derive(Debug)]
 pub struct UdpPort {
     egress: Egress,
-    sockets: Vec<Arc<UdpSocket>>,
+    /// With where they are bound.
+    sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
     takers: Arc<Takers>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -59,16 +62,17 @@ impl UdpPort {
     /// # Errors
     /// When one of them is taken.
     pub fn bind(egress: &Egress, addrs: &[SocketAddr]) -> io::Result<Self> {
-        let sockets = addrs
+        let bound = addrs.iter().map(|addr| {
+            let socket = bind(egress, *addr)?;
+            Ok((socket.local_addr()?, Arc::new(socket)))
+        });
+        let sockets = bound.collect::<io::Result<Vec<_>>>()?;
+        let takers = Arc::<Takers>::default();
+        let readers = sockets
             .iter()
-            .map(|addr| Ok(Arc::new(bind(egress, *addr)?)))
-            .collect::<io::Result<_>>()?;
-        let mut port =
-            Self { egress: egress.clone(), sockets, takers: Arc::default(), readers: Vec::new() };
-        let read =
-            |socket: &Arc<UdpSocket>| tokio::spawn(read(socket.clone(), port.takers.clone()));
-        port.readers = port.sockets.iter().map(read).collect();
-        Ok(port)
+            .map(|(_, socket)| tokio::spawn(read(Arc::clone(socket), takers.clone())))
+            .collect();
+        Ok(Self { egress: egress.clone(), sockets, takers, readers })
     }
 
     /// How its packets leave.
@@ -78,7 +82,7 @@ impl UdpPort {
 
     /// Where we are bound.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.sockets.iter().map(|(addr, _)| *addr).collect()
     }
 
     /// What begins as the DHT's messages do; whoever takes it again takes it away.
@@ -111,12 +115,30 @@ impl UdpPort {
         SockRef::from(self.socket(to)?).send_to(datagram, &to.into()).map(drop)
     }
 
+    /// Sends a datagram of these parts, or has the task woken when the kernel has room for it.
+    ///
+    /// # Errors
+    /// As for [`Self::send_to`].
+    pub fn poll_send_to(
+        &self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+        to: SocketAddr,
+    ) -> Poll<io::Result<usize>> {
+        let socket = self.socket(to)?;
+        loop {
+            ready!(socket.poll_send_ready(cx))?;
+            let send = || SockRef::from(socket).send_to_vectored(parts, &to.into());
+            match socket.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     fn socket(&self, to: SocketAddr) -> io::Result<&UdpSocket> {
-        let of_family = |socket: &&Arc<UdpSocket>| {
-            socket.local_addr().is_ok_and(|addr| addr.is_ipv4() == to.is_ipv4())
-        };
-        let found = self.sockets.iter().find(of_family).map(AsRef::as_ref);
-        found.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        let found = self.sockets.iter().find(|(own, _)| own.is_ipv4() == to.is_ipv4());
+        found.map(|(_, socket)| &**socket).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
 }
 

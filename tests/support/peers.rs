@@ -328,7 +328,7 @@ pub(crate) enum Habit {
     Veiled,
     /// Talks encrypted only, and enciphers everything.
     Enciphered,
-    /// Talks uTP only.
+    /// Talks uTP only, or if it is transmission, too.
     Utp,
 }
 

@@ -49,7 +49,7 @@ impl Ports {
             ports = Self::beside(vec![bind(egress, addr)?], egress, with_udp)?;
         }
         if ports.udp.is_some() != with_udp {
-            warn!(%addr, "another program has this UDP port; there will be no DHT");
+            warn!(%addr, "another program has this UDP port; there will be neither DHT nor uTP");
         }
         Ok(ports)
     }
