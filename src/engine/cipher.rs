@@ -1,7 +1,7 @@
 //! The two directions of a connection whose payload is enciphered (RC4 of `proto::mse`).
 //!
 //! Invariant: reading deciphers in the reader's own buffer, and an idle direction holds no buffer at all.
-//! Invariant: what a write took is enciphered once and leaves in that order; `CHUNK_LEN` of it may wait here.
+//! Invariant: what a write took is enciphered once and leaves in that order; 32 KiB of it may wait here.
 //!
 //! Not here: agreeing on the keys ([`super::handshake`]). Connections in the clear never come here.
 

@@ -1,7 +1,6 @@
 //! uTP (BEP 29), a library's, over the port's UDP socket.
 //!
-//! Invariant: a stream holds [`WINDOW_LEN`] of bytes that are not yet read and as many that are not yet
-//! acknowledged, at most.
+//! Invariant: a stream holds 256 KiB that are not yet read and as many that are not yet acknowledged, at most.
 //! Invariant: who is dialled gets nothing but SYN packets until it answers, and who dials nothing but an answer to
 //! his until he has shaken hands: a forged address draws no payload on somebody else.
 //!
