@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
-use socket2::{Socket, Type};
+use socket2::{InterfaceIndexOrAddress, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -188,8 +188,17 @@ fn groups(egress: &Egress) -> [Option<Group>; 2] {
 fn group_v4(egress: &Egress, local: Ipv4Addr) -> io::Result<Group> {
     let addr = SocketAddr::from((GROUP_V4, PORT));
     let socket = socket(egress, addr)?;
-    socket.join_multicast_v4(&GROUP_V4, &local)?;
-    socket.set_multicast_if_v4(&local)?;
+    match &egress.device {
+        // What is bound to a device sends by it, but would join wherever the default route leads.
+        Some(device) => {
+            let interface = InterfaceIndexOrAddress::Index(if_nametoindex(device.as_str())?);
+            socket.join_multicast_v4_n(&GROUP_V4, &interface)?;
+        }
+        None => {
+            socket.join_multicast_v4(&GROUP_V4, &local)?;
+            socket.set_multicast_if_v4(&local)?;
+        }
+    }
     socket.set_multicast_loop_v4(true)?;
     bind(socket, addr)
 }
@@ -197,7 +206,10 @@ fn group_v4(egress: &Egress, local: Ipv4Addr) -> io::Result<Group> {
 fn group_v6(egress: &Egress, local: Ipv6Addr) -> io::Result<Group> {
     let addr = SocketAddr::from((GROUP_V6, PORT));
     let socket = socket(egress, addr)?;
-    let interface = interface_of(local)?;
+    let interface = match &egress.device {
+        Some(device) => if_nametoindex(device.as_str())?,
+        None => interface_of(local)?,
+    };
     socket.set_only_v6(true)?;
     socket.join_multicast_v6(&GROUP_V6, interface)?;
     socket.set_multicast_if_v6(interface)?;
