@@ -405,10 +405,10 @@ fn wrong_use_gets_a_clear_line() {
         (vec!["create", text, "-o", out, "--name", "a/b"], "a/b"),
         (vec!["create", "/nonexistent/x", "-o", out], "/nonexistent/x"),
         (vec!["create", text, "-o", "/nonexistent/x"], "cannot write /nonexistent/x"),
-        (vec!["info", "/nonexistent/x"], "cannot read /nonexistent/x"),
+        (vec!["info", "/nonexistent/x"], "/nonexistent/x: cannot find the torrent"),
         (vec!["info", garbage], "not a torrent"),
-        (vec!["info", text], "cannot read"),
-        (vec!["info", "magnet:?xt=urn:btih:00"], "not read yet"),
+        (vec!["info", text], "is a directory"),
+        (vec!["info", "magnet:?xt=urn:btih:00"], "neither 40 hexadecimal digits nor 32"),
     ] {
         let error = run(&arguments).expect_err("wrong use");
         assert!(error.contains(expected), "{arguments:?}: {error}");
