@@ -98,7 +98,7 @@ pub struct Options {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, beside the torrent's own.
     pub trackers: Vec<String>,
-    /// The knobs; `open_bytes` and `upload_limited` are set from [`Limits`], `blocklist` from [`Ways`].
+    /// The knobs; `open_bytes` and `upload_limited` are set from [`Limits`], `blocklist` and `punch` from [`Ways`].
     pub config: Config,
 }
 
@@ -411,6 +411,8 @@ impl Node {
         let mut config = options.config;
         config.blocklist = self.resources.network.blocklist.clone();
         config.dht = presence.door.dht;
+        // Routers let in what comes from where a datagram went; a proxy carries none, and so there is no uTP.
+        config.punch = self.resources.network.utp.is_some();
         config.upload_limited = self.limits.rates.up.is_some();
         config.open_bytes = self.resources.assembling.share(content.id, 0);
         // A window must not push its own pieces out of the store.

@@ -52,6 +52,45 @@ fn we_learn_of_peers_from_libtorrent() {
     assert_ends_well(seed);
 }
 
+/// Behind routers: whoever calls hosts 1 and 2 gets in only if they have called there themselves.
+fn put_behind_routers(lan: &Lan) {
+    let rules = "add table inet routers; \
+                 add chain inet routers in { type filter hook input priority 0; }; \
+                 add rule inet routers in ct state established accept; \
+                 add rule inet routers in ip daddr { 10.9.0.1, 10.9.0.2 } drop";
+    lan.run(&tool("nft", "nftables"), &[rules]);
+}
+
+/// Our seed and our mount, each behind a router, know a third on host 3, who has told the seed of somebody else just
+/// now, and so does not tell it of the mount for a minute. The mount's dial fails; over uTP the next one does not.
+#[track_caller]
+fn assert_brought_together(lan: &Lan, sample: &Sample) {
+    put_behind_routers(lan);
+    let third = peer_at(host(3)).to_string();
+    let known = ["--peer", &third];
+    let seed = seed(lan, host(1), sample, &known);
+    let somebody = ["--no-fill", "--no-pex", "--peer", &third];
+    let (somebody, top) = mount(lan, host(4), sample, &somebody);
+    lan.until("the seed is told of somebody", || told(lan, &top)["peers"]["connected"] == 2);
+    let (mount, top) = mount(lan, host(2), sample, &["--no-fill", "--peer", &third]);
+    lan.until("all are met", || told(lan, &top)["peers"]["connected"] == 3);
+    lan.until_same("the mount is read", &top, &sample.hashes);
+    let in_vain = format!("dial failed addr={}", peer_at(host(1)));
+    assert_eq!(mount.said().matches(&in_vain).count(), 1, "{}", mount.said());
+    for running in [mount, somebody, seed] {
+        assert_ends_well(running);
+    }
+}
+
+#[test]
+fn we_bring_two_behind_routers_together() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let (third, _) = mount(&lan, host(3), &sample, &["--no-fill"]);
+    assert_brought_together(&lan, &sample);
+    assert_ends_well(third);
+}
+
 /// A leech on the local network finds our seed, or is found by it, with nothing to go by but calls.
 #[track_caller]
 fn assert_called_by(client: Client) {
