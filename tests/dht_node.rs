@@ -102,6 +102,9 @@ fn a_node_that_cannot_be_asked_says_so_and_is_asked_nothing() {
         None,
         "it came through our own opening"
     );
+    let likewise = ask(&mut dht, &query(Query::Ping, true), other, now);
+    assert!(likewise.is_some(), "who cannot be asked either waits for us");
+    assert!(dht.is_read_only(Family::V4), "it came through our own opening");
     assert!(ask(&mut dht, &query(Query::Ping, true), addr("9.9.9.9:6881"), now).is_some());
     assert!(!dht.is_read_only(Family::V4), "a stranger has reached us");
     let asked =
@@ -205,6 +208,21 @@ fn nodes_that_know_one_of_them_become_a_network_of_both_families() {
         found.contains(&addr("10.0.0.2:6881")) && found.contains(&SocketAddr::new(v6(&seed), 6881)),
         "{found:?}"
     );
+}
+
+#[test]
+fn two_that_have_no_way_in_but_each_other_meet() {
+    let mut village = Village::new(2, |n| vec![SocketAddr::from(([10, 0, 0, n as u8], n))]);
+    let (first, second) = (addr("10.0.0.1:1"), addr("10.0.0.2:2"));
+    let now = village.now;
+    let one = village.nodes.get_mut(&first).unwrap();
+    one.add_routers([second], now);
+    one.enlist(HASH, Some(6881), now);
+    village.run_for(Duration::from_secs(30));
+    for (at, dht) in &village.nodes {
+        assert_eq!(dht.nodes(village.now), 1, "{at}");
+        assert!(!dht.is_read_only(Family::V4), "{at}");
+    }
 }
 
 #[test]

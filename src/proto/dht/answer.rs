@@ -27,7 +27,8 @@ impl Dht {
             return;
         }
         side.vantage.was_asked_by(Host::of(&from.addr), now);
-        if side.vantage.is_read_only() {
+        // Who is read-only too tells nobody of us, and two that enter by each other would both wait for ever.
+        if side.vantage.is_read_only() && !read_only {
             return;
         }
         let (id, seen_at) = (side.table.own(), Some(from.addr));

@@ -3,6 +3,7 @@
 //! Invariant: no single host decides what our address is.
 //! Invariant: a node is read-only until it was reached from outside, or was seen at an address of this very
 //! machine: behind a translation of addresses nobody could ask it, and tables would fill with such.
+//! Invariant: a read-only node answers none but those that are so too, and name it to nobody.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
