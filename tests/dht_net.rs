@@ -171,7 +171,9 @@ async fn the_dht_and_utp_share_a_port() {
         UdpPort::bind(&Egress::default(), &[SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).unwrap();
     let (at, from) = (port.local_addrs()[0], other.local_addrs()[0]);
     let (mut dht, mut utp) = (port.take_dht(), port.take_utp());
-    for datagram in [&b"\x41\x00 syn"[..], b"d1:q", b"", b"\x01\x00 data", b"d"] {
+    let (longest, longer) = ([1; 4096], [2; 4097]);
+    for datagram in [&b"\x41\x00 syn"[..], b"d1:q", b"", &longer, &longest, b"\x01\x00 data", b"d"]
+    {
         other.send_to(datagram, at).await.unwrap();
     }
     let next =
@@ -179,7 +181,7 @@ async fn the_dht_and_utp_share_a_port() {
     for expected in [&b"d1:q"[..], b"d"] {
         assert_eq!(next(&mut dht).await, (expected.to_vec(), from));
     }
-    for expected in [&b"\x41\x00 syn"[..], b"\x01\x00 data"] {
+    for expected in [&b"\x41\x00 syn"[..], &longest, b"\x01\x00 data"] {
         assert_eq!(next(&mut utp).await, (expected.to_vec(), from));
     }
     let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 1));

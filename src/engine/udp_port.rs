@@ -23,8 +23,12 @@ use tracing::debug;
 
 use super::egress::Egress;
 
-/// Longest datagram that is read whole; longer ones are none of ours.
+/// Longest datagram that is taken. Longer ones are dropped whole, as a line that is too narrow would: a beginning that
+/// is acknowledged would tell uTP's search for the packet size that all of it came.
 const MAX_DATAGRAM: usize = 4096;
+
+/// A read of so many bytes is of a longer one.
+const LONGER: usize = MAX_DATAGRAM + 1;
 
 /// Datagrams that wait for the DHT or uTP. Each is the slow side by microseconds; a lookup brings some hundred at
 /// once, a fast stream as many.
@@ -160,10 +164,10 @@ fn bind(egress: &Egress, addr: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 async fn read(socket: Arc<UdpSocket>, takers: Arc<Takers>) {
-    let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut buffer = vec![0; LONGER];
     loop {
         match socket.recv_from(&mut buffer).await {
-            Ok((0, _)) => {}
+            Ok((0 | LONGER.., _)) => {}
             Ok((len, from)) => {
                 let taker = if buffer[0] == b'd' { &takers.dht } else { &takers.utp };
                 if let Some(taker) = &*taker.lock() {

@@ -112,13 +112,16 @@ struct Datagrams {
 
 impl Transport for Datagrams {
     async fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let Some((bytes, from)) = self.inbox.lock().await.recv().await else {
-            // The library would end for good; the port's end is ours too.
-            return std::future::pending().await;
-        };
-        let len = bytes.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&bytes[..len]);
-        Ok((len, from))
+        let mut inbox = self.inbox.lock().await;
+        while let Some((bytes, from)) = inbox.recv().await {
+            // What does not fit is as good as lost: a beginning alone must not be acknowledged.
+            if let Some(taken) = buffer.get_mut(..bytes.len()) {
+                taken.copy_from_slice(&bytes);
+                return Ok((bytes.len(), from));
+            }
+        }
+        // The library would end for good; the port's end is ours too.
+        std::future::pending().await
     }
 
     async fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> io::Result<usize> {
