@@ -74,6 +74,18 @@ pub enum Ended {
     Failed(String),
 }
 
+impl Ended {
+    /// What the loops' end means. Whoever reads from the device while the kernel ends the connection is told
+    /// that it was aborted, and not that it is gone.
+    fn of_loops(result: io::Result<()>) -> Self {
+        match result {
+            Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Self::Cleanly,
+            Err(error) => Self::Failed(error.to_string()),
+            Ok(()) => Self::Cleanly,
+        }
+    }
+}
+
 impl Mount {
     /// Mounts `tree` over `source` on the directory `point`, and serves it until it is unmounted.
     ///
@@ -223,10 +235,7 @@ impl Shared {
         if let Err(error) = self.detach() {
             tracing::warn!("{error}");
         }
-        self.over(match result {
-            Ok(()) => Ended::Cleanly,
-            Err(error) => Ended::Failed(error.to_string()),
-        });
+        self.over(Ended::of_loops(result));
     }
 
     /// Sleeps until the mount is in the table no more, or the loops have ended and closed the pipe.
@@ -293,4 +302,20 @@ fn acl(access: Access) -> SessionACL {
 
 fn owner() -> Owner {
     Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_meets_the_kernels_end_of_the_connection_is_a_clean_end() {
+        for (result, expected) in [
+            (Ok(()), Ended::Cleanly),
+            (Err(Errno::ECONNABORTED), Ended::Cleanly),
+            (Err(Errno::EIO), Ended::Failed("Input/output error (os error 5)".to_owned())),
+        ] {
+            assert_eq!(Ended::of_loops(result.map_err(io::Error::from)), expected);
+        }
+    }
 }
