@@ -16,7 +16,9 @@
 
 mod awaited;
 mod describe;
+mod dial;
 mod doubt;
+mod event;
 mod fetch;
 mod gossip;
 mod hear;
@@ -32,10 +34,9 @@ mod tell;
 mod upload_only;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -45,15 +46,16 @@ use super::blame::Blame;
 use super::candidates::Candidates;
 use super::choker::Choker;
 use super::config::Config;
-use super::geometry::{Geometry, Span};
+use super::geometry::Geometry;
 use super::metadata::serve::Description;
-use super::origin::Origin;
 use super::peer::Peer;
 use super::picker::Picker;
 use super::readahead::Readers;
 use super::spread::Spread;
-use super::units::{PeerId, PeerKey, PieceIndex, Ticket};
+use super::units::{PeerId, PeerKey, PieceIndex};
 use super::wire::message::{Handshake, Message};
+
+pub use event::{Event, Job, Parting};
 
 /// Time between two looks at what may have been forgotten: silence, keep-alives, dials.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -75,83 +77,6 @@ const MAX_ODDITIES: u32 = 64;
 
 /// Why a message ends the connection.
 type Violation = &'static str;
-
-/// What the driver should do, beside sending messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Every piece that the ticket's read needs is here.
-    Ready(Ticket),
-    /// Connect to this address; answer with `handle_connected` or `handle_dial_failed`.
-    Dial(SocketAddr),
-    /// Close this connection; no `handle_disconnected` is needed.
-    Close(PeerKey, Parting),
-    /// The piece is verified, as `have` now says.
-    Have(PieceIndex),
-    /// Every piece is here.
-    Complete,
-    /// Bytes from this culprit were proven false; port 0 stands for all ports.
-    Banned(SocketAddr),
-    /// Too few peers are known: ask the trackers, the DHT, the local network.
-    NeedPeers,
-    /// A peer has a node of the DHT there.
-    DhtNode(SocketAddr),
-}
-
-/// Why we part from a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Parting {
-    /// It is ourselves.
-    #[error("the peer is this process itself")]
-    Ourselves,
-    /// It has a connection already.
-    #[error("the peer is connected already")]
-    Duplicate,
-    /// There are too many.
-    #[error("enough peers are connected")]
-    Crowded,
-    /// It was proven to lie.
-    #[error("the peer's address is banned for false data")]
-    Banned,
-    /// It broke the protocol.
-    #[error("the peer broke the protocol: {0}")]
-    Violation(&'static str),
-    /// It said nothing for too long.
-    #[error("the peer has been silent for too long")]
-    Silent,
-    /// It gave nothing, and others wait to be met.
-    #[error("the peer is of no use, and others wait")]
-    Useless,
-    /// It was named by a tracker that a private torrent no longer uses (BEP 27).
-    #[error("the peer is of another tracker than the one now used")]
-    OtherTracker,
-    /// Neither side wants anything of the other: both have all, or are partial seeds (BEP 21).
-    #[error("neither side wants anything of the other")]
-    BothSeeds,
-}
-
-/// Work that takes a disk or a core.
-#[derive(Clone, Debug)]
-pub enum Job {
-    /// Hash the piece; answer with `handle_verified`, and when it is right and kept, with `handle_stored`.
-    Verify {
-        /// The piece.
-        piece: PieceIndex,
-        /// Its bytes, in order.
-        blocks: Vec<Bytes>,
-    },
-    /// Hash what the store has of a doubted piece; answer with `handle_checked`.
-    Check {
-        /// The piece.
-        piece: PieceIndex,
-    },
-    /// Load these bytes to upload them; answer with `handle_loaded`.
-    Load {
-        /// For whom.
-        key: PeerKey,
-        /// What, in order.
-        spans: Vec<Span>,
-    },
-}
 
 /// Payload bytes of a torrent since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -339,46 +264,6 @@ impl Swarm {
         self.next_housekeeping.min(self.choker.poll_timeout())
     }
 
-    /// Addresses of peers; those that the torrent may not have from there are left out.
-    pub fn handle_candidates(
-        &mut self,
-        addrs: impl IntoIterator<Item = SocketAddr>,
-        origin: Origin,
-        now: Instant,
-    ) {
-        let blocklist = self.config.blocklist.clone();
-        for addr in addrs.into_iter().filter(|addr| !blocklist.contains(addr.ip())) {
-            self.candidates.add(addr, origin, now);
-        }
-        self.dial(now);
-    }
-
-    /// Connections from outside that arrive there come to us.
-    pub fn handle_reached_at(&mut self, addr: SocketAddr) {
-        self.listen_port = addr.port();
-        self.handle_seen_at(addr.ip());
-    }
-
-    /// A tracker sees us there.
-    pub fn handle_seen_at(&mut self, ip: IpAddr) {
-        self.candidates.seen_at(ip.to_canonical());
-    }
-
-    /// A dial came to nothing.
-    pub fn handle_dial_failed(&mut self, addr: SocketAddr, now: Instant) {
-        self.dialling.remove(&addr);
-        self.candidates.failed(addr, now);
-        self.ask_for_help(addr, now);
-        self.dial(now);
-    }
-
-    /// A dial came to our own listener: trackers name us among the others.
-    pub fn handle_dialled_ourselves(&mut self, addr: SocketAddr, now: Instant) {
-        self.dialling.remove(&addr);
-        self.candidates.forget(addr);
-        self.dial(now);
-    }
-
     /// A connection is up and the handshakes are exchanged.
     pub fn handle_connected(
         &mut self,
@@ -486,33 +371,6 @@ impl Swarm {
         self.dial(now);
         // Here and not with each message: it looks at every block that is under way.
         debug_assert_eq!(self.invariants(), Ok(()));
-    }
-
-    /// Dials while fewer peers are connected than sought. A seed waits to be found, but for those it was told of.
-    fn dial(&mut self, now: Instant) {
-        while self.peers.len() + self.dialling.len() < self.config.target_peers
-            && self.dialling.len() < self.config.max_dials
-            && let Some(addr) = self.candidates.next(self.wants_no_more(), now)
-        {
-            if self.peers.values().any(|peer| peer.addr == addr || peer.listens_at == Some(addr)) {
-                continue;
-            }
-            self.dialling.insert(addr);
-            self.events.push_back(Event::Dial(addr));
-        }
-        let starving = !self.wants_no_more() && self.lacks_peers();
-        let patient = self.asked_for_peers.is_some_and(|at| now - at < Duration::from_secs(30));
-        if starving && !patient {
-            self.asked_for_peers = Some(now);
-            self.events.push_back(Event::NeedPeers);
-        }
-    }
-
-    /// Whether too few peers are there, or none of them has anything that we want: a knot of leeches that lack the
-    /// same piece would wait for it for ever.
-    fn lacks_peers(&self) -> bool {
-        let few = self.peers.len() + self.dialling.len() < 3;
-        few || self.dialling.is_empty() && !self.peers.values().any(|peer| peer.am_interested)
     }
 
     /// Closes the connection from our side.

@@ -2,7 +2,8 @@
 //!
 //! Not here: who brings it sooner ([`crate::proto::swarm`]).
 
-use super::{Demand, END_GAME_COPIES, Picker, View};
+use super::pick::END_GAME_COPIES;
+use super::{Demand, Picker, View};
 use crate::proto::units::{BlockRef, PieceIndex};
 
 impl Picker {
