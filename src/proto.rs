@@ -13,6 +13,7 @@ pub mod candidates;
 pub mod choker;
 pub mod config;
 pub mod dht;
+pub mod dials;
 pub mod geometry;
 pub mod gossip;
 pub mod inspect;

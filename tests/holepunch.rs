@@ -1,9 +1,11 @@
 //! Holepunching (BEP 55): its bytes, two peers whom a third brings together, and what nobody can make us do by it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfs::proto::bitfield::Bitfield;
+use btfs::proto::blocklist::Draft;
 use btfs::proto::config::Config;
 use btfs::proto::geometry::Geometry;
 use btfs::proto::origin::Origin;
@@ -218,19 +220,24 @@ fn a_helper_brings_together_whom_it_knows_and_says_why_not() {
 }
 
 #[test]
-fn nobody_makes_us_dial_without_end_or_inside() {
-    let mut scene = Scene::new(Config { max_dials: 1000, max_peers: 1000, ..punching() });
+fn nobody_makes_us_dial_without_end_or_inside_or_whom_the_user_excludes() {
+    let mut draft = Draft::default();
+    draft.line(b"8.8.9.0/24");
+    let blocklist = Arc::new(draft.finish());
+    let config = Config { max_dials: 1000, max_peers: 1000, blocklist, ..punching() };
+    let mut scene = Scene::new(config);
     scene.meet(2, door(2));
     events(&mut scene.swarm);
     scene.say(2, PUNCH, &Word::Connect(addr("192.168.0.1:6881")).encode());
     scene.say(2, PUNCH, &Word::Connect(door(2)).encode());
-    assert_eq!(events(&mut scene.swarm), [], "neither inside nor who is here");
+    scene.say(2, PUNCH, &Word::Connect(addr("8.8.9.1:6881")).encode());
+    assert_eq!(events(&mut scene.swarm), [], "neither inside nor who is here or excluded");
     for n in 0..200 {
         scene.say(2, PUNCH, &Word::Connect(SocketAddr::from(([8, 9, 0, n], 6881))).encode());
     }
     let happened = events(&mut scene.swarm);
     let dials = happened.iter().filter(|event| matches!(event, Event::Dial(_))).count();
-    assert_eq!(dials, MAX_PUNCHES as usize - 2);
+    assert_eq!(dials, MAX_PUNCHES as usize - 3);
     let parting = Parting::Violation("too many messages without sense");
     assert!(happened.contains(&Event::Close(PeerKey(2), parting)), "{happened:?}");
 }

@@ -106,7 +106,7 @@ fn a_peer_is_greeted_asked_and_handed_over_with_all_that_it_said() {
     introduction.handle_messages(PeerKey(1), vec![block(0), Message::Have(6)], now);
     assert_eq!(events(&mut introduction), [Event::Known(info())]);
     let company = introduction.into_company();
-    assert_eq!((company.peers.len(), company.candidates.len()), (1, 1));
+    assert_eq!((company.peers.len(), company.dials.candidates.len()), (1, 1));
     let words = company.peers.into_values().next().unwrap().into_words();
     let expected = [
         hello(Some(len)),

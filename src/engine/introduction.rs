@@ -4,8 +4,7 @@
 //! Not here: any decision about peers ([`crate::proto::introduction`]); the torrent once it is known
 //! ([`super::node::Node::adopt`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use super::presence::Presence;
 use super::resources::Resources;
 use super::tracker::TrackerHandle;
 use crate::proto::announce::tiers::TrackerStatus;
-use crate::proto::candidates::Candidates;
+use crate::proto::dials::Dials;
 use crate::proto::introduction::{Event, Introduction};
 use crate::proto::magnet::Magnet;
 use crate::proto::metadata::fetch::Standing;
@@ -99,7 +98,7 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Company {
     /// Addresses known, and dials under way.
-    pub(super) met: Option<(Candidates, BTreeSet<SocketAddr>)>,
+    pub(super) met: Option<Dials>,
     /// What the torrent's task would have heard of them.
     pub(super) heard: Vec<FromPeer>,
 }
@@ -310,7 +309,7 @@ impl Introducer {
             heard.push(FromPeer::Connected { key, hello, sender });
             heard.push(FromPeer::Messages { key, batch: peer.into_words() });
         }
-        let company = Company { met: Some((company.candidates, company.dialling)), heard };
+        let company = Company { met: Some(company.dials), heard };
         let (metainfo, magnet) = (Arc::new(metainfo), self.magnet);
         Known { metainfo, magnet, id: self.id, presence: self.presence, company }
     }

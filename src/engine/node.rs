@@ -431,8 +431,8 @@ impl Node {
             now,
         );
         swarm.describe(metainfo.info.clone());
-        if let Some((candidates, dialling)) = company.met {
-            swarm.adopt(candidates, dialling, now);
+        if let Some(dials) = company.met {
+            swarm.adopt(dials, now);
         }
         swarm.doubt(&doubted, now);
         if self.online().is_some() {

@@ -12,7 +12,7 @@
 
 mod acquaintance;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::announce::reach::Reach;
 use super::candidates::{Candidates, culprit, is_local};
 use super::config::Config;
+use super::dials::Dials;
 use super::gossip::Hearing;
 use super::metadata::Word;
 use super::metadata::fetch::{Fetch, Outcome, Standing};
@@ -44,9 +45,6 @@ const DEAD: Duration = Duration::from_secs(200);
 
 /// Time in which a peer has told that it has the dictionary, if others wait to be met.
 const TELLING: Duration = Duration::from_secs(20);
-
-/// Time between two cries for peers.
-const ASKING: Duration = Duration::from_secs(30);
 
 /// What the driver should do, beside sending messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,14 +78,12 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Introduction {
     setup: Setup,
-    candidates: Candidates,
+    dials: Dials,
     peers: BTreeMap<PeerKey, Acquaintance>,
     fetch: Fetch,
-    dialling: BTreeSet<SocketAddr>,
     transmit: VecDeque<(PeerKey, Message)>,
     events: VecDeque<Event>,
     next_housekeeping: Instant,
-    asked_for_peers: Option<Instant>,
 }
 
 /// What an introduction leaves to the swarm.
@@ -95,25 +91,21 @@ pub struct Introduction {
 pub struct Company {
     /// Everyone who is connected, in the order in which they came.
     pub peers: BTreeMap<PeerKey, Acquaintance>,
-    /// Addresses known.
-    pub candidates: Candidates,
-    /// Dials under way.
-    pub dialling: BTreeSet<SocketAddr>,
+    /// Addresses known, and dials under way.
+    pub dials: Dials,
 }
 
 impl Introduction {
     /// Nobody is known yet.
     pub fn new(setup: Setup, now: Instant) -> Self {
         Self {
-            candidates: Candidates::new(setup.listen_port, false, setup.seed),
+            dials: Dials::new(Candidates::new(setup.listen_port, false, setup.seed)),
             fetch: Fetch::new(setup.info_hash, setup.seed),
             setup,
             peers: BTreeMap::new(),
-            dialling: BTreeSet::new(),
             transmit: VecDeque::new(),
             events: VecDeque::new(),
             next_housekeeping: now,
-            asked_for_peers: None,
         }
     }
 
@@ -129,12 +121,12 @@ impl Introduction {
 
     /// Addresses known.
     pub fn known_addresses(&self) -> usize {
-        self.candidates.len()
+        self.dials.candidates.len()
     }
 
     /// Dials under way.
     pub fn dials(&self) -> usize {
-        self.dialling.len()
+        self.dials.len()
     }
 
     /// The next message to send.
@@ -156,7 +148,7 @@ impl Introduction {
 
     /// Hands everyone over.
     pub fn into_company(self) -> Company {
-        Company { peers: self.peers, candidates: self.candidates, dialling: self.dialling }
+        Company { peers: self.peers, dials: self.dials }
     }
 
     /// Addresses of peers.
@@ -166,30 +158,24 @@ impl Introduction {
         origin: Origin,
         now: Instant,
     ) {
-        for addr in addrs {
-            if !self.setup.config.blocklist.contains(addr.ip()) {
-                self.candidates.add(addr, origin, now);
-            }
-        }
+        self.dials.add(addrs, origin, &self.setup.config, now);
         self.dial(now);
     }
 
     /// Somebody sees us there.
     pub fn handle_seen_at(&mut self, ip: IpAddr) {
-        self.candidates.seen_at(ip.to_canonical());
+        self.dials.candidates.seen_at(ip.to_canonical());
     }
 
     /// A dial came to nothing.
     pub fn handle_dial_failed(&mut self, addr: SocketAddr, now: Instant) {
-        self.dialling.remove(&addr);
-        self.candidates.failed(addr, now);
+        self.dials.failed(addr, now);
         self.dial(now);
     }
 
     /// A dial came to our own listener.
     pub fn handle_dialled_ourselves(&mut self, addr: SocketAddr, now: Instant) {
-        self.dialling.remove(&addr);
-        self.candidates.forget(addr);
+        self.dials.forget(addr);
         self.dial(now);
     }
 
@@ -202,9 +188,9 @@ impl Introduction {
         said: Handshake,
         now: Instant,
     ) {
-        self.dialling.remove(&addr);
+        self.dials.arrived(addr);
         if let Some(parting) = self.refusal(addr, said.peer_id, now) {
-            self.candidates.failed(addr, now);
+            self.dials.candidates.failed(addr, now);
             self.events.push_back(Event::Close(key, parting));
             return;
         }
@@ -347,7 +333,7 @@ impl Introduction {
         if id == self.setup.peer_id {
             return Some(Parting::Ourselves);
         }
-        if self.candidates.is_banned(addr, now) {
+        if self.dials.candidates.is_banned(addr, now) {
             return Some(Parting::Banned);
         }
         let alone = !self.setup.config.many_per_ip && !is_local(addr.ip());
@@ -367,8 +353,8 @@ impl Introduction {
         dead.into_iter().for_each(|key| self.part(key, Parting::Silent, now));
         let quiet = self.keys(|peer| silent_for(peer.spoke, now) > KEEP_ALIVE);
         quiet.into_iter().for_each(|key| self.say(key, Message::KeepAlive, now));
-        let full = self.peers.len() + self.dialling.len() >= self.setup.config.target_peers;
-        if full && self.candidates.has_fresh(false, now) {
+        let full = self.dials.are_enough(self.peers.len(), &self.setup.config);
+        if full && self.dials.candidates.has_fresh(false, now) {
             let of_no_use = self.keys(|peer| {
                 peer.said.metadata_len.is_none() && silent_for(peer.since, now) > TELLING
             });
@@ -381,22 +367,14 @@ impl Introduction {
     }
 
     fn dial(&mut self, now: Instant) {
-        let config = &self.setup.config;
-        while self.peers.len() + self.dialling.len() < config.target_peers
-            && self.dialling.len() < config.max_dials
-            && let Some(addr) = self.candidates.next(false, now)
-        {
-            if self.peers.values().any(|peer| peer.addr == addr || peer.contact() == addr) {
-                continue;
-            }
-            self.dialling.insert(addr);
+        let (connected, config) = (self.peers.len(), &self.setup.config);
+        let listens = |peer: &Acquaintance, addr| peer.addr == addr || peer.contact() == addr;
+        let is_met = |addr| self.peers.values().any(|peer| listens(peer, addr));
+        while let Some(addr) = self.dials.next(connected, config, false, is_met, now) {
             self.events.push_back(Event::Dial(addr));
         }
-        let few = self.peers.len() + self.dialling.len() < 3;
-        let starving = few || self.dialling.is_empty() && self.fetch.standing().tellers == 0;
-        let patient = self.asked_for_peers.is_some_and(|at| silent_for(at, now) < ASKING);
-        if starving && !patient {
-            self.asked_for_peers = Some(now);
+        let is_of_use = self.fetch.standing().tellers > 0;
+        if self.dials.call(connected, is_of_use, now) {
             self.events.push_back(Event::NeedPeers);
         }
     }
@@ -404,7 +382,7 @@ impl Introduction {
     /// The peer's address is left for an hour.
     fn ban(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get(&key) {
-            self.candidates.ban(culprit(peer.contact()), now);
+            self.dials.candidates.ban(culprit(peer.contact()), now);
             self.part(key, Parting::Banned, now);
         }
     }
@@ -418,7 +396,7 @@ impl Introduction {
     fn forget(&mut self, key: PeerKey, now: Instant) -> bool {
         let Some(peer) = self.peers.remove(&key) else { return false };
         self.fetch.handle_gone(key, now);
-        self.candidates.failed(peer.contact(), now);
+        self.dials.candidates.failed(peer.contact(), now);
         self.transmit.retain(|(to, _)| *to != key);
         true
     }

@@ -46,6 +46,7 @@ use super::blame::Blame;
 use super::candidates::Candidates;
 use super::choker::Choker;
 use super::config::Config;
+use super::dials::Dials;
 use super::geometry::Geometry;
 use super::metadata::serve::Description;
 use super::peer::Peer;
@@ -128,13 +129,12 @@ pub struct Swarm {
     private: bool,
     /// Which tracker named peers last, of a private torrent.
     tracker: Option<String>,
-    candidates: Candidates,
+    dials: Dials,
     peers: BTreeMap<PeerKey, Peer>,
     /// Pieces that are being verified or stored, and take memory until then.
     in_hand: BTreeSet<PieceIndex>,
     /// Doubted pieces that are being checked.
     checking: BTreeSet<PieceIndex>,
-    dialling: BTreeSet<SocketAddr>,
     /// Who may help where a dial comes to nothing: whoever named the address.
     helpers: BTreeMap<SocketAddr, PeerKey>,
     totals: Totals,
@@ -145,7 +145,6 @@ pub struct Swarm {
     jobs: VecDeque<Job>,
     next_housekeeping: Instant,
     next_renewal: Instant,
-    asked_for_peers: Option<Instant>,
     /// What peers were last told of us (BEP 21).
     told_upload_only: bool,
     rng: StdRng,
@@ -170,11 +169,10 @@ impl Swarm {
             assembly: Assembly::default(),
             blame: Blame::default(),
             description: None,
-            candidates: Candidates::new(listen_port, private, seed),
+            dials: Dials::new(Candidates::new(listen_port, private, seed)),
             peers: BTreeMap::new(),
             in_hand: BTreeSet::new(),
             checking: BTreeSet::new(),
-            dialling: BTreeSet::new(),
             helpers: BTreeMap::new(),
             totals: Totals::default(),
             idle: BTreeSet::new(),
@@ -183,7 +181,6 @@ impl Swarm {
             jobs: VecDeque::new(),
             next_housekeeping: now,
             next_renewal: now,
-            asked_for_peers: None,
             told_upload_only: false,
             rng: StdRng::seed_from_u64(seed ^ 0x7377_6172_6d00),
         };
@@ -273,15 +270,15 @@ impl Swarm {
         said: Handshake,
         now: Instant,
     ) {
-        self.dialling.remove(&addr);
+        self.dials.arrived(addr);
         if let Some(twin) = self.crossed(said.peer_id, incoming, now) {
             self.part(twin, Parting::Duplicate, now);
         }
         if let Some(parting) = self.refusal(addr, incoming, said.peer_id, now) {
             if parting == Parting::Ourselves {
-                self.candidates.forget(addr);
+                self.dials.forget(addr);
             } else {
-                self.candidates.failed(addr, now);
+                self.dials.candidates.failed(addr, now);
             }
             self.events.push_back(Event::Close(key, parting));
             return;
@@ -380,10 +377,10 @@ impl Swarm {
             let contact = self.drop_peer(key, now);
             match (contact, parting) {
                 (Some(addr), Parting::BothSeeds) if self.wants_no_more() => {
-                    self.candidates.has_all(addr);
+                    self.dials.candidates.has_all(addr);
                 }
                 (Some(addr), Parting::BothSeeds | Parting::Useless) => {
-                    self.candidates.failed(addr, now);
+                    self.dials.candidates.failed(addr, now);
                 }
                 _ => {}
             }
@@ -402,9 +399,9 @@ impl Swarm {
         self.spread.forget(key);
         let addr = peer.contact();
         if peer.downloaded + peer.uploaded > 0 {
-            self.candidates.ended(addr, now);
+            self.dials.candidates.ended(addr, now);
         } else {
-            self.candidates.failed(addr, now);
+            self.dials.candidates.failed(addr, now);
         }
         self.transmit.retain(|(to, _)| *to != key);
         self.helpers.retain(|_, helper| *helper != key);

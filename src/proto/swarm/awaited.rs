@@ -34,12 +34,12 @@ impl Swarm {
 
     /// Addresses that are known, the connected ones included.
     pub fn known_addresses(&self) -> usize {
-        self.candidates.len()
+        self.dials.candidates.len()
     }
 
     /// Dials that are under way.
     pub fn dials(&self) -> usize {
-        self.dialling.len()
+        self.dials.len()
     }
 
     fn asked(&self, pieces: &BTreeSet<PieceIndex>) -> Asked {

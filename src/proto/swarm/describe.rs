@@ -2,14 +2,12 @@
 //!
 //! Not here: how we learn it ourselves ([`crate::proto::introduction`]).
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::{Swarm, Violation};
-use crate::proto::candidates::Candidates;
+use crate::proto::dials::Dials;
 use crate::proto::metadata::Word;
 use crate::proto::metadata::serve::Description;
 use crate::proto::units::PeerKey;
@@ -22,14 +20,13 @@ impl Swarm {
         self.description = (!self.private).then(|| Description::new(info));
     }
 
-    /// Takes over the addresses that were met while it was unknown what the torrent is; those who are connected
+    /// Takes over the addresses that were met and are dialled while it was unknown what the torrent is; those who are connected
     /// follow. A private torrent may not have them.
-    pub fn adopt(&mut self, candidates: Candidates, dialling: BTreeSet<SocketAddr>, now: Instant) {
+    pub fn adopt(&mut self, dials: Dials, now: Instant) {
         if !self.private {
-            self.candidates = candidates;
-            self.dialling = dialling;
+            self.dials = dials;
             // Peers were asked for then, and nobody is here yet only since all are on their way over.
-            self.asked_for_peers = Some(now);
+            self.dials.hush(now);
         }
     }
 

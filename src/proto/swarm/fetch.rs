@@ -162,7 +162,7 @@ impl Swarm {
         if !self.picker.is_blocked() {
             return FIRST_REQUESTS.end;
         }
-        let all = self.peers.len() + self.dialling.len();
+        let all = self.peers.len() + self.dials.len();
         let share = self.picker.waited_blocks().div_ceil(all.max(1));
         share.clamp(FIRST_REQUESTS.start, FIRST_REQUESTS.end)
     }

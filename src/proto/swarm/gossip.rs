@@ -76,12 +76,12 @@ impl Swarm {
             if traits.has(Traits::HOLEPUNCH) {
                 self.note_helper(key, addr);
             }
-            if self.candidates.is_known(addr) {
+            if self.dials.candidates.is_known(addr) {
                 continue;
             }
-            self.candidates.add(addr, Origin::Pex, now);
+            self.dials.candidates.add(addr, Origin::Pex, now);
             if traits.has(Traits::UPLOAD_ONLY) {
-                self.candidates.has_all(addr);
+                self.dials.candidates.has_all(addr);
             }
         }
         self.dial(now);

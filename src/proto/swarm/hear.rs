@@ -307,7 +307,7 @@ impl Swarm {
 
     /// The liar's connections end, and it is not dialled again for an hour.
     pub(super) fn ban(&mut self, liar: SocketAddr, now: Instant) {
-        self.candidates.ban(liar, now);
+        self.dials.candidates.ban(liar, now);
         self.events.push_back(Event::Banned(liar));
         let lied = |peer: &&Peer| culprit(peer.contact()) == liar;
         let keys: Vec<_> = self.peers.values().filter(lied).map(|peer| peer.key).collect();

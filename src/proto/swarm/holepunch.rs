@@ -22,7 +22,6 @@ use bytes::Bytes;
 use super::{Event, Swarm, Violation};
 use crate::proto::announce::reach::Reach;
 use crate::proto::candidates::{MAX_HEARSAY, is_dialable};
-use crate::proto::origin::Origin;
 use crate::proto::peer::Peer;
 use crate::proto::units::PeerKey;
 use crate::proto::wire::extension::Extension;
@@ -113,14 +112,7 @@ impl Swarm {
         let Some(helper) = self.peers.get(&helper) else { return };
         let is_near = Reach::of_neighbour(helper.addr.ip()).allows(far.ip());
         let is_here = self.peers.values().any(|peer| peer.contact() == far);
-        let has_room = self.peers.len() + self.dialling.len() < self.config.max_peers
-            && self.dialling.len() < self.config.max_dials;
-        if !is_near || is_here || !has_room {
-            return;
-        }
-        self.candidates.add(far, Origin::Pex, now);
-        if self.candidates.take(far, now) {
-            self.dialling.insert(far);
+        if is_near && !is_here && self.dials.at_once(far, self.peers.len(), &self.config, now) {
             self.events.push_back(Event::Dial(far));
         }
     }

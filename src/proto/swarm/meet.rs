@@ -35,7 +35,7 @@ impl Swarm {
         if self.is_left_behind(addr, incoming) {
             return Some(Parting::OtherTracker);
         }
-        if self.candidates.is_banned(addr, now) {
+        if self.dials.candidates.is_banned(addr, now) {
             return Some(Parting::Banned);
         }
         let alone = !self.config.many_per_ip && !is_local(addr.ip());

@@ -26,16 +26,16 @@ impl Swarm {
 
     /// Everyone goes whom the user did not name.
     fn leave_all(&mut self, now: Instant) {
-        let others = self.peers.values().filter(|peer| !self.candidates.stays(peer.addr));
+        let others = self.peers.values().filter(|peer| !self.dials.candidates.stays(peer.addr));
         for key in others.map(|peer| peer.key).collect::<Vec<_>>() {
             self.part(key, Parting::OtherTracker, now);
         }
-        self.candidates.forget_all_but_those_that_stay();
+        self.dials.candidates.forget_all_but_those_that_stay();
         self.settle(now);
     }
 
     /// Whether a dial has come through that was begun before its tracker was left.
     pub(super) fn is_left_behind(&self, addr: SocketAddr, incoming: bool) -> bool {
-        self.private && !incoming && !self.candidates.is_known(addr)
+        self.private && !incoming && !self.dials.candidates.is_known(addr)
     }
 }

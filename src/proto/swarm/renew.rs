@@ -20,12 +20,11 @@ const TRICKLE: f64 = 1.0;
 impl Swarm {
     /// Parts from the peer of least use, if there is somebody to take its place.
     pub(super) fn renew(&mut self, now: Instant) {
-        let is_full = self.peers.len() + self.dialling.len() >= self.config.target_peers;
-        if now < self.next_renewal || !is_full {
+        if now < self.next_renewal || !self.dials.are_enough(self.peers.len(), &self.config) {
             return;
         }
         self.next_renewal = now + RENEWAL;
-        if self.candidates.has_fresh(self.wants_no_more(), now)
+        if self.dials.candidates.has_fresh(self.wants_no_more(), now)
             && let Some(key) = self.least_useful(now)
         {
             self.part(key, Parting::Useless, now);
@@ -41,7 +40,7 @@ impl Swarm {
     fn is_useless(&self, peer: &Peer, now: Instant) -> bool {
         let is_new = now.saturating_duration_since(peer.since) < PROBATION;
         let moves = peer.down.per_second(now) + peer.up.per_second(now) >= TRICKLE;
-        if is_new || moves || self.candidates.stays(peer.addr) {
+        if is_new || moves || self.dials.candidates.stays(peer.addr) {
             return false;
         }
         let wanted = peer.peer_interested || peer.pieces.has_more_than(self.have());

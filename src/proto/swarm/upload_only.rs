@@ -65,7 +65,7 @@ impl Swarm {
         let idle = |peer: &&Peer| {
             let settled = now.saturating_duration_since(peer.since) >= CROSSING;
             let unused = !peer.am_interested && peer.wants_no_more();
-            settled && unused && !self.candidates.stays(peer.addr)
+            settled && unused && !self.dials.candidates.stays(peer.addr)
         };
         let keys: Vec<_> = self.peers.values().filter(idle).map(|peer| peer.key).collect();
         for key in keys {
