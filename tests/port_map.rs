@@ -21,6 +21,9 @@ const ROUTER_PORT: u16 = 5351;
 /// Our port.
 const PORT: u16 = 40_123;
 
+/// Where nobody speaks them.
+const WITHOUT_NAT_PMP: Ipv4Addr = Ipv4Addr::new(127, 83, 2, 1);
+
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 /// What a router was asked: "open" or "close", and the port outside.
@@ -45,8 +48,8 @@ async fn next<T>(from: &mut mpsc::UnboundedReceiver<T>) -> T {
 
 /// A router with NAT-PMP (RFC 6886) alone, which gives the port one above the one asked for. It says so to those who
 /// speak PCP, or is silent on that.
-async fn nat_pmp(router: Ipv4Addr, silent: bool) -> mpsc::UnboundedReceiver<Asked> {
-    let socket = UdpSocket::bind((router, ROUTER_PORT)).await.unwrap();
+async fn nat_pmp(silent: bool) -> (Gateway, mpsc::UnboundedReceiver<Asked>) {
+    let (router, socket) = at_router_port().await;
     let (tell, asked) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let mut request = [0; 1100];
@@ -69,12 +72,23 @@ async fn nat_pmp(router: Ipv4Addr, silent: bool) -> mpsc::UnboundedReceiver<Aske
             socket.send_to(&reply, from).await.unwrap();
         }
     });
-    asked
+    (gateway(router), asked)
 }
 
-async fn comes_through_nat_pmp(router: Ipv4Addr, silent: bool) {
-    let mut asked = nat_pmp(router, silent).await;
-    let (mapper, mut told) = mapper(gateway(router));
+/// A socket where a router takes calls, at an address that nobody else uses, such as this test a second time.
+async fn at_router_port() -> (Ipv4Addr, UdpSocket) {
+    for last in 1..=254 {
+        let router = Ipv4Addr::new(127, 83, 1, last);
+        if let Ok(socket) = UdpSocket::bind((router, ROUTER_PORT)).await {
+            return (router, socket);
+        }
+    }
+    panic!("no address with a free port {ROUTER_PORT}")
+}
+
+async fn comes_through_nat_pmp(silent: bool) {
+    let (gateway, mut asked) = nat_pmp(silent).await;
+    let (mapper, mut told) = mapper(gateway);
     assert_eq!(next(&mut told).await, SocketAddr::from((OUTSIDE, PORT + 1)));
     assert_eq!(next(&mut asked).await, ("open", PORT + 1));
     mapper.stop().await;
@@ -83,12 +97,12 @@ async fn comes_through_nat_pmp(router: Ipv4Addr, silent: bool) {
 
 #[tokio::test]
 async fn a_router_with_nat_pmp_opens_a_port_and_closes_it_again() {
-    comes_through_nat_pmp(Ipv4Addr::new(127, 83, 1, 1), false).await;
+    comes_through_nat_pmp(false).await;
 }
 
 #[tokio::test]
 async fn a_router_that_ignores_pcp_is_asked_by_nat_pmp() {
-    comes_through_nat_pmp(Ipv4Addr::new(127, 83, 1, 2), true).await;
+    comes_through_nat_pmp(true).await;
 }
 
 const DESCRIPTION: &str = r#"<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0"><device>
@@ -117,7 +131,8 @@ fn actions() -> String {
 }
 
 /// A router with UPnP alone; whether it lends ports for a time.
-async fn upnp(router: Ipv4Addr, lends: bool) -> (Gateway, mpsc::UnboundedReceiver<Asked>) {
+async fn upnp(lends: bool) -> (Gateway, mpsc::UnboundedReceiver<Asked>) {
+    let router = WITHOUT_NAT_PMP;
     let calls = UdpSocket::bind((router, 0)).await.unwrap();
     let gateway = Gateway { router, ssdp: calls.local_addr().unwrap() };
     let desk = TcpListener::bind((router, 0)).await.unwrap();
@@ -210,8 +225,8 @@ fn answer(
     }
 }
 
-async fn comes_through_upnp(router: Ipv4Addr, lends: bool) {
-    let (gateway, mut asked) = upnp(router, lends).await;
+async fn comes_through_upnp(lends: bool) {
+    let (gateway, mut asked) = upnp(lends).await;
     let (mapper, mut told) = mapper(gateway);
     assert_eq!(next(&mut told).await, SocketAddr::from((OUTSIDE, PORT)));
     assert_eq!(next(&mut asked).await, ("open", PORT));
@@ -221,18 +236,18 @@ async fn comes_through_upnp(router: Ipv4Addr, lends: bool) {
 
 #[tokio::test]
 async fn a_router_with_upnp_opens_a_port_and_closes_it_again() {
-    comes_through_upnp(Ipv4Addr::new(127, 83, 1, 3), true).await;
+    comes_through_upnp(true).await;
 }
 
 #[tokio::test]
 async fn a_router_that_lends_no_port_gives_it_for_good() {
-    comes_through_upnp(Ipv4Addr::new(127, 83, 1, 4), false).await;
+    comes_through_upnp(false).await;
 }
 
 /// The libraries open sockets of their own, so there must be no call of them beside a proxy or another interface.
 #[tokio::test]
 async fn no_router_is_asked_beside_a_proxy_or_a_chosen_interface() {
-    let at = PortMap::At(gateway(Ipv4Addr::new(127, 83, 1, 5)));
+    let at = PortMap::At(gateway(WITHOUT_NAT_PMP));
     let port = NonZeroU16::new(PORT).unwrap();
     let proxy = Proxy { addr: "127.0.0.1:1".parse().unwrap(), login: None };
     let proxied = Egress { proxy: Some(proxy), ..Egress::default() };
