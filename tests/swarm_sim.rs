@@ -466,7 +466,7 @@ fn end_game_and_jitter_waste_little() {
             let took = world.completed_after(leech).as_secs_f64();
             trace = trace.rotate_left(1) ^ world.trace();
             println!("jitter: {took:.2} s, {:?}", world.of(leech).totals());
-            assert!(took < 7.0, "{took}");
+            assert!(took < 6.0, "{took}");
             thrifty(&world, leech);
         }
         trace

@@ -21,6 +21,7 @@ use super::ration::Ration;
 use super::units::{BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
 use super::wire::extension::ExtensionHandshake;
+pub use line::FIRST_DEPTH;
 use line::{Line, Mark};
 
 /// Time over which the choker averages.

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use super::{Event, Job, Swarm};
 use crate::proto::candidates::culprit;
 use crate::proto::geometry::Geometry;
-use crate::proto::peer::Peer;
+use crate::proto::peer::{FIRST_DEPTH, Peer};
 use crate::proto::picker::{Receipt, View};
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
 use crate::proto::wire::extension::{Extension, encode_dont_have};
@@ -29,9 +28,8 @@ const MOST_OPEN: u64 = 2;
 /// Time that another peer must save, beside half of the wait, to be asked too for what a reader waits for.
 const TAKE_OVER: Duration = Duration::from_millis(100);
 
-/// Requests to a peer that has brought nothing yet, at least and at most: the most is about what a home line holds
-/// in one round trip.
-const FIRST_REQUESTS: Range<usize> = 3..8;
+/// Least share of what readers wait for that is asked of a peer which has brought nothing yet.
+const LEAST_SHARE: usize = 3;
 
 /// Blocks that a peer without work takes over from others at a time: their owners may be about to bring them.
 const COPIES_AT_ONCE: usize = 4;
@@ -160,11 +158,11 @@ impl Swarm {
     /// that come first would be left with all of it.
     fn first_requests(&self) -> usize {
         if !self.picker.is_blocked() {
-            return FIRST_REQUESTS.end;
+            return FIRST_DEPTH;
         }
         let all = self.peers.len() + self.dials.len();
         let share = self.picker.waited_blocks().div_ceil(all.max(1));
-        share.clamp(FIRST_REQUESTS.start, FIRST_REQUESTS.end)
+        share.clamp(LEAST_SHARE, FIRST_DEPTH)
     }
 
     fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
