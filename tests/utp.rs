@@ -118,6 +118,11 @@ async fn who_answers_over_tcp_hears_nothing_over_udp() {
     assert!(ear.try_recv(&mut [0; 100]).is_err(), "a datagram came");
 }
 
+fn block(piece: u32) -> Message {
+    let data = Bytes::from(vec![piece as u8; 16_384]);
+    Message::Piece { piece, begin: 0, data }
+}
+
 #[tokio::test]
 async fn messages_pass_both_ways_in_the_clear_and_encrypted() {
     for encryption in [Encryption::Prefer, Encryption::Require] {
@@ -126,10 +131,6 @@ async fn messages_pass_both_ways_in_the_clear_and_encrypted() {
         here.dial(there.addr);
         let (_, sender) = here.connected().await;
         let (_, back) = there.connected().await;
-        let block = |piece: u32| {
-            let data = Bytes::from(vec![piece as u8; 16_384]);
-            Message::Piece { piece, begin: 0, data }
-        };
         let said: Vec<_> = (0..100).map(block).collect();
         for (from, to) in [(&sender, &mut there), (&back, &mut here)] {
             let speak = async {
@@ -142,6 +143,79 @@ async fn messages_pass_both_ways_in_the_clear_and_encrypted() {
         }
         drop((sender, back));
     }
+}
+
+/// Peers are silent for two minutes where nobody wants anything.
+#[tokio::test]
+async fn a_stream_outlives_silence() {
+    let (mut here, mut there) = (Peer::new(b'a', UTP_ONLY), Peer::new(b'b', UTP_ONLY));
+    here.dial(there.addr);
+    let (_, sender) = here.connected().await;
+    let (_, back) = there.connected().await;
+    // The second acknowledges nothing, so who hears it has no reason to expect more.
+    for message in [Message::Interested, Message::NotInterested] {
+        sender.send(message).await.unwrap();
+        there.take(1).await;
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    back.send(Message::Unchoke).await.unwrap();
+    assert_eq!(here.take(1).await, [Message::Unchoke]);
+}
+
+/// A line to this address that keeps back each datagram for which `is_lost` holds: where to dial it.
+async fn line(
+    to: SocketAddr,
+    mut is_lost: impl FnMut(usize) -> bool + Send + 'static,
+) -> SocketAddr {
+    let line = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = line.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut dialler, mut datagram) = (to, [0; 4096]);
+        loop {
+            let (len, from) = line.recv_from(&mut datagram).await.unwrap();
+            if from != to {
+                dialler = from;
+            }
+            if !is_lost(len) {
+                let whither = if from == to { dialler } else { to };
+                line.send_to(&datagram[..len], whither).await.unwrap();
+            }
+        }
+    });
+    addr
+}
+
+async fn carries_all(is_lost: impl FnMut(usize) -> bool + Send + 'static) {
+    let (mut here, mut there) = (Peer::new(b'a', UTP_ONLY), Peer::new(b'b', UTP_ONLY));
+    here.dial(line(there.addr, is_lost).await);
+    let (_, sender) = here.connected().await;
+    let (_, _back) = there.connected().await;
+    let said: Vec<_> = (0..100).map(block).collect();
+    let speak = async {
+        for message in &said {
+            sender.send(message.clone()).await.unwrap();
+        }
+    };
+    let ((), heard) = tokio::join!(speak, there.take(said.len()));
+    assert!(heard == said, "what arrives is what was said");
+}
+
+#[tokio::test]
+async fn a_line_that_is_narrower_than_ethernet_carries_all() {
+    const HEADERS_LEN: usize = 28;
+    carries_all(|len| len + HEADERS_LEN > 1420).await;
+}
+
+/// The library tries how long a packet may be with bytes of the stream.
+#[tokio::test]
+async fn what_was_in_a_packet_that_was_lost_again_and_again_arrives() {
+    let mut losses = 3;
+    carries_all(move |len| {
+        let is_lost = len > 600 && losses > 0;
+        losses -= usize::from(is_lost);
+        is_lost
+    })
+    .await;
 }
 
 /// Whatever comes to the port, a peer is still heard there.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use dontfrag::UdpSocketExt;
 use parking_lot::Mutex;
 use socket2::{SockRef, Type};
 use tokio::io::Interest;
@@ -160,7 +161,12 @@ fn bind(egress: &Egress, addr: SocketAddr) -> io::Result<UdpSocket> {
     // Less is slower under load, and no reason to fail.
     let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&addr.into())?;
-    UdpSocket::from_std(socket.into())
+    let socket = std::net::UdpSocket::from(socket);
+    if addr.is_ipv4() {
+        // A router may cut up what its next line is too narrow for: not all of them say that they drop it instead.
+        socket.set_dontfrag_v4(false)?;
+    }
+    UdpSocket::from_std(socket)
 }
 
 async fn read(socket: Arc<UdpSocket>, takers: Arc<Takers>) {

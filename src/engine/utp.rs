@@ -35,6 +35,19 @@ const WINDOW_LEN: usize = 256 * 1024;
 /// Bytes of that which a stream begins with, towards the peer.
 const FIRST_WINDOW_LEN: usize = 32 * 1024;
 
+/// Longest packet, headers included. Tunnels and PPPoE leave so much of Ethernet's 1500 bytes; where a line is narrower
+/// still, routers cut it up ([`UdpPort`] lets them).
+const PACKET_LEN: usize = 1400;
+
+/// Times that the library sends a longer packet than before anew until it takes the line for too narrow. Then it would
+/// go on without the bytes in it; so it never may, and the stream ends as for any other packet that does not come.
+const PROBES_AGAIN: usize = usize::MAX;
+
+/// Silence that ends a stream: more than a connection bears, so that it decides. Less would end streams on which there is
+/// nothing to say: the library counts from what it heard last, whether or not it waits for more. What is not
+/// acknowledged ends a stream much sooner.
+const SILENCE: Duration = Duration::from_secs(5 * 60);
+
 /// Streams at once: more than there may be connections and handshakes, since some linger.
 const STREAMS: usize = 300;
 
@@ -69,6 +82,9 @@ impl Utp {
             vsock_rx_bufsize_bytes: NonZeroUsize::new(WINDOW_LEN),
             vsock_tx_bufsize_bytes_initial: NonZeroUsize::new(FIRST_WINDOW_LEN),
             vsock_tx_bufsize_bytes_max: NonZeroUsize::new(WINDOW_LEN),
+            link_mtu: NonZeroUsize::new(PACKET_LEN),
+            mtu_probe_max_retransmissions: Some(PROBES_AGAIN),
+            remote_inactivity_timeout: Some(SILENCE),
             max_live_vsocks: NonZeroUsize::new(STREAMS),
             disable_nagle: true,
             ..SocketOpts::default()
@@ -76,7 +92,7 @@ impl Utp {
         let until = options.cancellation_token.clone().drop_guard();
         let datagrams = Datagrams { port, inbox, local: local.unwrap_or(NOWHERE) };
         let socket = UtpSocket::new_with_opts(datagrams, Environment::default(), options);
-        Self { socket: socket.expect("the link's MTU is the library's own"), _until: until }
+        Self { socket: socket.expect("the packets are long enough"), _until: until }
     }
 
     /// Dials, and goes on until the peer answers.
