@@ -511,7 +511,8 @@ impl Drop for Process {
 
 /// Debian's opentracker, which serves only the torrents that its whitelist names.
 async fn opentracker(dir: &std::path::Path) -> (Process, SocketAddr) {
-    let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // At a host of its own: whoever asks for any free port meanwhile gets none there.
+    let addr = TcpListener::bind("127.77.0.2:0").await.unwrap().local_addr().unwrap();
     std::fs::write(dir.join("whitelist"), format!("{TORRENT}\n")).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir, open).unwrap();
@@ -519,7 +520,7 @@ async fn opentracker(dir: &std::path::Path) -> (Process, SocketAddr) {
     let child = Command::new("opentracker")
         .args([
             "-i",
-            "127.0.0.1",
+            &addr.ip().to_string(),
             "-p",
             &port,
             "-P",

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests too")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,13 @@ use btfs::proto::units::{InfoHash, PeerId};
 use btfs::proto::wire::message::Message;
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 const TORRENT: InfoHash = InfoHash([7; 20]);
+/// Where all peers are; those who ask for any free port of the usual address take none of theirs.
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 3);
 const PATIENCE: Duration = Duration::from_secs(20);
 const UTP_ONLY: Transports = Transports { encryption: Encryption::Prefer, tcp: false, utp: true };
 
@@ -36,8 +38,7 @@ struct Peer {
 
 impl Peer {
     fn new(name: u8, transports: Transports) -> Self {
-        let listener = listen::bind(&Egress::default(), "127.0.0.1:0".parse().unwrap()).unwrap();
-        let addr = listener.local_addr().unwrap();
+        let (listener, addr) = listener();
         let utp = transports
             .utp
             .then(|| Utp::start(Arc::new(UdpPort::bind(&Egress::default(), &[addr]).unwrap())));
@@ -82,6 +83,18 @@ impl Peer {
             }
         }
         messages
+    }
+}
+
+/// Listens at a port that is free for UDP too.
+fn listener() -> (TcpListener, SocketAddr) {
+    loop {
+        let any = SocketAddr::from((HOST, 0));
+        let listener = listen::bind(&Egress::default(), any).unwrap();
+        let addr = listener.local_addr().unwrap();
+        if std::net::UdpSocket::bind(addr).is_ok() {
+            return (listener, addr);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::program::{Program, until};
-use super::stage::{Mounted, Stage, attribute};
+use super::stage::{Mounted, Stage, attribute, nowhere};
 
 /// A torrent, its data, and links to it.
 struct Sample {
@@ -64,11 +64,6 @@ impl Sample {
     }
 }
 
-/// An address that is free now.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A mount of this link that takes connections there.
 fn mount_at(sample: &Sample, addr: SocketAddr, link: &str) -> Mounted {
     let point = sample.stage.dir("mnt");
@@ -100,7 +95,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn a_link_is_a_directory_at_once_fills_when_it_is_known_and_is_kept() {
     let sample = Sample::several();
     let link = sample.link("&dn=A+link%27s+name");
-    let addr = free();
+    let addr = nowhere();
     let mounted = mount_at(&sample, addr, &link);
     let top = mounted.path("A link's name");
     assert_eq!(names(&mounted.point), ["A link's name"]);

@@ -4,7 +4,7 @@
 //! Not here: the same with faults of the disk (`tests/crash`), and without a kernel (`tests/swarm_sim`).
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::program::{Program, until};
-use super::stage::{Mounted, Stage};
+use super::stage::{Mounted, Stage, nowhere};
 
 /// After so long nothing more is begun.
 const PLAY: Duration = Duration::from_secs(15);
@@ -251,11 +251,6 @@ impl Model {
 #[track_caller]
 fn within_budget(mounted: &Mounted) {
     until("what is over the budget is gone", || mounted.here() <= CACHE.0);
-}
-
-/// An address where nobody listens.
-fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Tells the seed and what was done when a test ends in a panic.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -160,6 +160,11 @@ impl Drop for Mounted {
         }
         undo(&self.point);
     }
+}
+
+/// An address where nobody listens. Its host is nobody else's, so that whoever asks for any free port does not get this.
+pub(crate) fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.77.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Takes away whatever is mounted there.

@@ -1,7 +1,7 @@
 //! `btfs why`: a read that waits, and what is said of it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::program::{Program, until};
 use super::relay::{Manner, Relay};
-use super::stage::{Mounted, Stage};
+use super::stage::{Mounted, Stage, nowhere};
 
 const PIECE: usize = 256 * 1024;
 const PIECES: usize = 16;
@@ -40,11 +40,6 @@ fn until_says(path: &Path, parts: &[&str]) {
         }
         all
     });
-}
-
-/// An address where nobody listens.
-fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]
