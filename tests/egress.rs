@@ -5,6 +5,9 @@
 #[path = "support/content.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod content;
+#[path = "support/lan.rs"]
+#[allow(dead_code)]
+mod lan;
 #[path = "support/outpost.rs"]
 mod outpost;
 #[path = "support/peers.rs"]
@@ -15,8 +18,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lan::{Lan, Running, host, peer_at, tool, tracker_at};
 use outpost::{NAMESERVER, Outpost};
-use peers::{Lan, Running, host, nginx, peer_at, tool, tracker_at};
+use peers::nginx;
 
 /// The program under test.
 const BTFS: &str = env!("CARGO_BIN_EXE_btfs");

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::peers::{Client, Finder, Lan, Running, host, host6, libtorrent_nodes, peer_at};
-use super::{BTFS, Sample, assert_ends_well, mount_calling, seed_calling, told};
+use crate::lan::{Lan, Running, host, host6, peer_at};
+use crate::peers::{Client, Finder, libtorrent_nodes};
+use crate::stage::{BTFS, Sample, assert_ends_well, mount_calling, seed_calling, told};
 
 /// Nodes of ours, which have nothing to do but to be that.
 const OURS: u8 = 20;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::peers::{Client, Finder, Lan, host, nginx, peer_at, tool};
-use super::{
+use crate::lan::{Lan, host, peer_at, tool};
+use crate::peers::{Client, Finder, nginx};
+use crate::stage::{
     BTFS, Sample, assert_ends_well, mount, mount_calling, seed, seed_calling, told, write_data,
 };
 

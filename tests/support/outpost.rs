@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::peers::{Lan, Running, host, tool};
+use crate::lan::{Lan, Running, host, tool};
 
 /// Where it asks for names; nobody answers.
 pub(crate) const NAMESERVER: u8 = 7;
