@@ -40,7 +40,8 @@ fn start(n: u8, entry: Option<SocketAddr>, dir: Option<&Path>) -> (Dht, SocketAd
             .unwrap();
     let at = port.local_addrs()[0];
     let bootstrap = entry.iter().map(|addr| (addr.ip().to_string(), addr.port())).collect();
-    (Dht::start(Settings { bootstrap, dir: dir.map(Path::to_path_buf) }, Arc::new(port)), at)
+    let settings = Settings { bootstrap, dir: dir.map(Path::to_path_buf) };
+    (Dht::start(settings, Arc::new(port), Arc::default()), at)
 }
 
 /// Waits until it stands so.

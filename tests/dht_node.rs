@@ -4,12 +4,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfs::proto::announce::udp::Family;
+use btfs::proto::blocklist::Draft;
+use btfs::proto::dht::contact::Contact;
 use btfs::proto::dht::krpc::{Body, Message, Query, Refusal, Reply, Want};
 use btfs::proto::dht::node_id::NodeId;
-use btfs::proto::dht::saved::Saved;
+use btfs::proto::dht::saved::{Saved, SavedTable};
 use btfs::proto::dht::{Dht, Event, Setup};
 use btfs::proto::units::InfoHash;
 use proptest::collection::vec;
@@ -23,7 +26,8 @@ fn addr(text: &str) -> SocketAddr {
 
 fn dht(own: &[SocketAddr], now: Instant) -> Dht {
     let seed = own[0].port() as u8;
-    Dht::new(Setup { own: own.to_vec(), saved: Saved::default(), seed: [seed; 32] }, now)
+    let (saved, blocklist) = (Saved::default(), Arc::default());
+    Dht::new(Setup { own: own.to_vec(), saved, blocklist, seed: [seed; 32] }, now)
 }
 
 fn query(query: Query, read_only: bool) -> Vec<u8> {
@@ -86,6 +90,35 @@ fn what_is_newer_than_we_are_is_led_on() {
     reply(ask(&mut dht, &query(Query::Unknown { target }, true), from, now));
     let refused = ask(&mut dht, &query(Query::Unknown { target: None }, true), from, now);
     assert_eq!(refused, Some(Body::Error(Refusal::MethodUnknown)));
+}
+
+#[test]
+fn who_is_on_the_blocklist_is_not_asked_answered_or_kept() {
+    let now = Instant::now();
+    let (own, blocked, other) = (addr("10.0.0.1:1"), addr("8.8.8.8:6881"), addr("9.9.9.9:6881"));
+    let named = [blocked, other].map(|addr| Contact { id: NodeId([2; 20]), addr });
+    let mut list = Draft::default();
+    list.line(b"8.8.8.0/24");
+    let saved = SavedTable { id: NodeId([5; 20]), nodes: vec![named[0]] };
+    let saved = Saved { v4: Some(saved), v6: None };
+    let blocklist = Arc::new(list.finish());
+    let mut dht = Dht::new(Setup { own: vec![own], saved, blocklist, seed: [1; 32] }, now);
+    dht.add_routers([blocked], now);
+    dht.add_node(blocked, now);
+    dht.enlist(HASH, None, now);
+    dht.handle_timeout(now);
+    assert_eq!(dht.poll_transmit(), None, "it is asked");
+    assert_eq!(ask(&mut dht, &query(Query::Ping, true), blocked, now), None, "it is answered");
+    dht.add_routers([other], now);
+    let (_, question) = std::iter::from_fn(|| dht.poll_transmit()).last().unwrap();
+    let transaction = Message::parse(&question).unwrap().transaction;
+    let reply = Reply { nodes: vec![named[0]], peers: vec![blocked, other], token: None };
+    let body = Body::Reply { id: named[1].id, reply, seen_at: None };
+    dht.handle_datagram(&Message { transaction, body }.encode(), other, now);
+    assert!(std::iter::from_fn(|| dht.poll_transmit()).all(|(to, _)| to == other), "it is asked");
+    let told: Vec<_> = std::iter::from_fn(|| dht.poll_event()).collect();
+    assert!(told.contains(&Event::Peers { info_hash: HASH, addrs: vec![other] }), "{told:?}");
+    assert_eq!(dht.save().v4.unwrap().nodes, [named[1]], "it is kept");
 }
 
 #[test]
@@ -232,7 +265,10 @@ fn a_table_outlives_its_node() {
     let at = addr("10.0.0.3:3");
     let before = village.nodes.remove(&at).unwrap();
     let saved = Saved::parse(&before.save().encode()).unwrap();
-    let after = Dht::new(Setup { own: vec![at], saved, seed: [9; 32] }, village.now);
+    let after = Dht::new(
+        Setup { own: vec![at], saved, blocklist: Arc::default(), seed: [9; 32] },
+        village.now,
+    );
     assert_eq!(after.id(Family::V4), before.id(Family::V4));
     village.nodes.insert(at, after);
     village.nodes.get_mut(&at).unwrap().enlist(HASH, None, village.now);

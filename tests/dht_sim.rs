@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfs::proto::announce::udp::Family;
@@ -124,10 +125,9 @@ impl World {
                 break addr;
             }
         };
-        let mut dht = Dht::new(
-            Setup { own: vec![addr], saved: Saved::default(), seed: self.rng.random() },
-            self.now,
-        );
+        let (saved, seed) = (Saved::default(), self.rng.random());
+        let setup = Setup { own: vec![addr], saved, blocklist: Arc::default(), seed };
+        let mut dht = Dht::new(setup, self.now);
         let honest: Vec<_> =
             self.all.iter().filter(|(_, nature)| *nature == Nature::Honest).collect();
         let routers: Vec<_> =
@@ -231,7 +231,8 @@ impl World {
             nodes.extend(bucket.sample(&mut rng, BUCKET).map(|(contact, _)| *contact));
         }
         let saved = Saved { v4: Some(SavedTable { id: own.id, nodes }), v6: None };
-        Dht::new(Setup { own: vec![own.addr], saved, seed: rng.random() }, self.now)
+        let (own, seed) = (vec![own.addr], rng.random());
+        Dht::new(Setup { own, saved, blocklist: Arc::default(), seed }, self.now)
     }
 
     /// The nodes that have exactly so many leading bits in common with this one.

@@ -28,6 +28,7 @@ use super::egress::Egress;
 use super::message::Command;
 use super::udp_port::{Datagram, UdpPort};
 use crate::proto::announce::udp::Family;
+use crate::proto::blocklist::Blocklist;
 use crate::proto::dht::{self as node, Event, Setup};
 use crate::proto::origin::Origin;
 use crate::proto::units::InfoHash;
@@ -93,16 +94,16 @@ enum Order {
 }
 
 impl Dht {
-    /// Takes part through this port; must be called inside a tokio runtime. Reads the table of an earlier run, which
-    /// takes a moment.
-    pub fn start(settings: Settings, port: Arc<UdpPort>) -> Self {
+    /// Takes part through this port, without those on the list; must be called inside a tokio runtime. Reads the
+    /// table of an earlier run, which takes a moment.
+    pub fn start(settings: Settings, port: Arc<UdpPort>, blocklist: Arc<Blocklist>) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (status_writer, status) = watch::channel(DhtStatus::default());
         let egress = port.egress().clone();
         let bound = port.local_addrs();
         let file = settings.dir.as_deref().and_then(TableFile::open);
         let saved = file.as_ref().map(TableFile::load).unwrap_or_default();
-        let setup = Setup { own: own_addrs(&bound), saved, seed: clock::secret() };
+        let setup = Setup { own: own_addrs(&bound), saved, blocklist, seed: clock::secret() };
         let now = now();
         let task = Task {
             listen_port: bound.first().map_or(0, SocketAddr::port),

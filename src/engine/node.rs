@@ -186,7 +186,7 @@ impl Node {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Workers::start(cores.clamp(2, 4)).map_err(NodeError::Threads)?;
         let dht = ways.dht.clone().zip(network.udp_port().cloned());
-        let dht = dht.map(|(settings, port)| Dht::start(settings, port));
+        let dht = dht.map(|(settings, port)| Dht::start(settings, port, ways.blocklist.clone()));
         let mut resources =
             Resources::new(network, workers, limits.memory_bytes, limits.store_bytes);
         (resources.lsd, resources.dht) = (lsd, dht);

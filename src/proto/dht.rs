@@ -39,12 +39,14 @@ pub mod vantage;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::announce::udp::Family;
+use super::blocklist::Blocklist;
 use super::units::InfoHash;
 use contact::{Contact, Host};
 use flood::Flood;
@@ -75,6 +77,8 @@ pub struct Setup {
     pub own: Vec<SocketAddr>,
     /// What an earlier run left.
     pub saved: Saved,
+    /// Who is neither asked, answered nor kept, whoever names him.
+    pub blocklist: Arc<Blocklist>,
     /// Source of all chance, and of secrets: must not be known to others.
     pub seed: [u8; 32],
 }
@@ -149,6 +153,7 @@ pub struct Dht {
     store: PeerStore,
     tokens: Tokens,
     flood: Flood,
+    blocklist: Arc<Blocklist>,
     next_upkeep: Instant,
     transmit: VecDeque<(SocketAddr, Vec<u8>)>,
     events: VecDeque<Event>,
@@ -158,12 +163,13 @@ pub struct Dht {
 impl Dht {
     /// A node that knows whom it knew before, and has asked nobody yet.
     pub fn new(setup: Setup, now: Instant) -> Self {
-        let Setup { own, mut saved, seed } = setup;
+        let Setup { own, mut saved, blocklist, seed } = setup;
         let mut rng = StdRng::from_seed(seed);
         let families = [(Family::V4, saved.v4.take()), (Family::V6, saved.v6.take())];
         let sides = families.into_iter().filter_map(|(family, saved)| {
             let own: Vec<_> =
                 own.iter().filter(|addr| Family::of(addr) == family).copied().collect();
+            let saved = saved.map(|saved| saved.without(&blocklist));
             (!own.is_empty()).then(|| Side::new(family, own, saved, &mut rng, now))
         });
         let sides = sides.collect();
@@ -177,6 +183,7 @@ impl Dht {
             store: PeerStore::default(),
             tokens: Tokens::new(&mut rng, now),
             flood: Flood::new(now),
+            blocklist,
             next_upkeep: now,
             transmit: VecDeque::new(),
             events: VecDeque::new(),
@@ -260,7 +267,8 @@ impl Dht {
     /// Ways into the network, to be asked whenever too few nodes are known.
     pub fn add_routers(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, now: Instant) {
         for addr in addrs {
-            if self.routers.len() < MAX_ROUTERS && !self.routers.contains(&addr) {
+            let is_new = !self.routers.contains(&addr) && !self.blocklist.contains(addr.ip());
+            if self.routers.len() < MAX_ROUTERS && is_new {
                 self.routers.push(addr);
                 self.torrents.wake(Family::of(&addr), now);
             }
@@ -271,7 +279,8 @@ impl Dht {
     /// A datagram has come.
     pub fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) {
         let host = Host::of(&from);
-        if self.side(Family::of(&from)).is_none() || from.port() == 0 {
+        let is_ours_to_read = self.side(Family::of(&from)).is_some() && from.port() != 0;
+        if !is_ours_to_read || self.blocklist.contains(from.ip()) {
             return;
         }
         match Message::parse(datagram) {
@@ -332,7 +341,8 @@ impl Dht {
         let ours = self.side(Family::of(&addr)).is_some_and(|side| side.vantage.is_own(&addr));
         // The rest is for lookups: strangers that ask us something must not hold them up.
         let has_room = self.queries.len() < MAX_OPEN / 2;
-        if has_room && addr.port() != 0 && !ours {
+        let may_be = addr.port() != 0 && !ours && !self.blocklist.contains(addr.ip());
+        if has_room && may_be {
             self.ask(addr, Query::Ping, Purpose::Check, now);
         }
     }

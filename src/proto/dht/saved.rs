@@ -9,6 +9,7 @@ use super::contact::{Contact, put_nodes, read_nodes};
 use super::node_id::NodeId;
 use crate::proto::announce::udp::Family;
 use crate::proto::bencode::{BencodeError, Dict, Keys, Limits, encode};
+use crate::proto::blocklist::Blocklist;
 
 /// Longest form that is read.
 pub const MAX_LEN: usize = 64 * 1024;
@@ -34,6 +35,15 @@ pub struct SavedTable {
     pub id: NodeId,
     /// Whom it knew.
     pub nodes: Vec<Contact>,
+}
+
+impl SavedTable {
+    /// The same without nodes at these addresses.
+    #[must_use]
+    pub fn without(mut self, blocklist: &Blocklist) -> Self {
+        self.nodes.retain(|node| !blocklist.contains(node.addr.ip()));
+        self
+    }
 }
 
 #[derive(Serialize)]

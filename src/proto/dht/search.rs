@@ -50,8 +50,11 @@ impl Dht {
 
     fn handle_reply(&mut self, open: &Open<Purpose>, from: Contact, reply: Reply, now: Instant) {
         let Reply { mut nodes, mut peers, token } = reply;
-        nodes.retain(|node| may_name(from.addr.ip(), node.addr.ip()) && !self.is_ourselves(node));
-        peers.retain(|peer| may_name(from.addr.ip(), peer.ip()));
+        let may_be = |addr: &SocketAddr| {
+            may_name(from.addr.ip(), addr.ip()) && !self.blocklist.contains(addr.ip())
+        };
+        nodes.retain(|node| may_be(&node.addr) && !self.is_ourselves(node));
+        peers.retain(may_be);
         let family = Family::of(&from.addr);
         let (ours, others): (Vec<_>, Vec<_>) =
             nodes.into_iter().partition(|node| Family::of(&node.addr) == family);
