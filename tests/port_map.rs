@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use btfs::engine::egress::{Egress, Proxy};
-use btfs::engine::port_map::{Gateway, PortMap, PortMapper};
+use btfs::engine::port_map::{Carrier, Gateway, PortMap, PortMapper};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -26,8 +26,10 @@ const WITHOUT_NAT_PMP: Ipv4Addr = Ipv4Addr::new(127, 83, 2, 1);
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
-/// What a router was asked: "open" or "close", and the port outside.
-type Asked = (&'static str, u16);
+/// What a router was asked: "open" or "close", for what, and the port outside.
+type Asked = (&'static str, Carrier, u16);
+
+const BOTH: [Carrier; 2] = [Carrier::Tcp, Carrier::Udp];
 
 fn gateway(router: Ipv4Addr) -> Gateway {
     Gateway { router, ssdp: SocketAddr::from((router, 1900)) }
@@ -38,7 +40,7 @@ fn mapper(gateway: Gateway) -> (PortMapper, mpsc::UnboundedReceiver<SocketAddr>)
     let (out, told) = mpsc::unbounded_channel();
     let port = NonZeroU16::new(PORT).unwrap();
     let told_to = move |addr| out.send(addr).unwrap();
-    let mapper = PortMapper::start(PortMap::At(gateway), port, &Egress::default(), told_to);
+    let mapper = PortMapper::start(PortMap::At(gateway), port, BOTH, &Egress::default(), told_to);
     (mapper.unwrap(), told)
 }
 
@@ -46,7 +48,7 @@ async fn next<T>(from: &mut mpsc::UnboundedReceiver<T>) -> T {
     timeout(LIMIT, from.recv()).await.expect("in time").expect("somebody there")
 }
 
-/// A router with NAT-PMP (RFC 6886) alone, which gives the port one above the one asked for. It says so to those who
+/// A router with NAT-PMP (RFC 6886) alone, which has given our port to somebody else and gives the next. It says so to those who
 /// speak PCP, or is silent on that.
 async fn nat_pmp(silent: bool) -> (Gateway, mpsc::UnboundedReceiver<Asked>) {
     let (router, socket) = at_router_port().await;
@@ -57,13 +59,14 @@ async fn nat_pmp(silent: bool) -> (Gateway, mpsc::UnboundedReceiver<Asked>) {
             let (_, from) = socket.recv_from(&mut request).await.unwrap();
             let reply = match request[..2] {
                 [0, 0] => [&[0, 128, 0, 0, 0, 0, 0, 9][..], &OUTSIDE.octets()].concat(),
-                [0, 2] => {
+                [0, opcode @ (1 | 2)] => {
                     let lifetime = &request[8..12];
                     let forget = lifetime == [0; 4];
                     let port = u16::from_be_bytes([request[6], request[7]]);
-                    let given = if forget { 0 } else { port + 1 };
-                    tell.send((if forget { "close" } else { "open" }, given)).unwrap();
-                    let head = [0, 130, 0, 0, 0, 0, 0, 9];
+                    let given = if forget { 0 } else { port.max(PORT + 1) };
+                    let carrier = BOTH[2 - usize::from(opcode)];
+                    tell.send((if forget { "close" } else { "open" }, carrier, given)).unwrap();
+                    let head = [0, 128 + opcode, 0, 0, 0, 0, 0, 9];
                     [&head[..], &request[4..6], &given.to_be_bytes(), lifetime].concat()
                 }
                 _ if silent => continue,
@@ -90,9 +93,13 @@ async fn comes_through_nat_pmp(silent: bool) {
     let (gateway, mut asked) = nat_pmp(silent).await;
     let (mapper, mut told) = mapper(gateway);
     assert_eq!(next(&mut told).await, SocketAddr::from((OUTSIDE, PORT + 1)));
-    assert_eq!(next(&mut asked).await, ("open", PORT + 1));
+    for carrier in BOTH {
+        assert_eq!(next(&mut asked).await, ("open", carrier, PORT + 1));
+    }
     mapper.stop().await;
-    assert_eq!(next(&mut asked).await, ("close", 0));
+    for carrier in BOTH {
+        assert_eq!(next(&mut asked).await, ("close", carrier, 0));
+    }
 }
 
 #[tokio::test]
@@ -191,6 +198,7 @@ fn answer(
         Some(rest.split('<').next().unwrap().to_owned())
     };
     let port = || field("NewExternalPort").unwrap().parse().unwrap();
+    let carrier = || BOTH[usize::from(field("NewProtocol").unwrap() == "UDP")];
     let soap = |inside: &str| {
         format!(
             r#"<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>{inside}</s:Body></s:Envelope>"#
@@ -211,11 +219,11 @@ fn answer(
                     <errorDescription>OnlyPermanentLeasesSupported</errorDescription></UPnPError></detail></s:Fault>";
                 return ("500 Internal Server Error", soap(fault));
             }
-            tell.send(("open", port())).unwrap();
+            tell.send(("open", carrier(), port())).unwrap();
             response("AddPortMapping", "")
         }
         () if body.contains("DeletePortMapping") => {
-            tell.send(("close", port())).unwrap();
+            tell.send(("close", carrier(), port())).unwrap();
             response("DeletePortMapping", "")
         }
         () => {
@@ -229,9 +237,13 @@ async fn comes_through_upnp(lends: bool) {
     let (gateway, mut asked) = upnp(lends).await;
     let (mapper, mut told) = mapper(gateway);
     assert_eq!(next(&mut told).await, SocketAddr::from((OUTSIDE, PORT)));
-    assert_eq!(next(&mut asked).await, ("open", PORT));
+    for carrier in BOTH {
+        assert_eq!(next(&mut asked).await, ("open", carrier, PORT));
+    }
     mapper.stop().await;
-    assert_eq!(next(&mut asked).await, ("close", PORT));
+    for carrier in BOTH {
+        assert_eq!(next(&mut asked).await, ("close", carrier, PORT));
+    }
 }
 
 #[tokio::test]
@@ -255,6 +267,6 @@ async fn no_router_is_asked_beside_a_proxy_or_a_chosen_interface() {
     for (name, wanted, egress) in
         [("proxy", at, proxied), ("device", at, bound), ("off", PortMap::Off, Egress::default())]
     {
-        assert!(PortMapper::start(wanted, port, &egress, |_| {}).is_none(), "{name}");
+        assert!(PortMapper::start(wanted, port, BOTH, &egress, |_| {}).is_none(), "{name}");
     }
 }

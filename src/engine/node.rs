@@ -26,7 +26,7 @@ use super::listen;
 use super::lsd::Lsd;
 use super::message::Command;
 use super::network::{Network, Transports};
-use super::port_map::{PortMap, PortMapper};
+use super::port_map::{Carrier, PortMap, PortMapper};
 use super::presence::{Announced, Presence};
 use super::resources::Resources;
 use super::throttle::Rates;
@@ -200,8 +200,11 @@ impl Node {
         let resources = Arc::new(resources);
         let port_mapper = NonZeroU16::new(port).and_then(|port| {
             let told = resources.clone();
-            let egress = &resources.network.egress;
-            PortMapper::start(ways.port_map, port, egress, move |addr| told.reached_at(addr))
+            let tcp = ways.transports.tcp.then_some(Carrier::Tcp);
+            let udp = with_udp.then_some(Carrier::Udp);
+            let (carriers, egress) = (tcp.into_iter().chain(udp), &resources.network.egress);
+            let told = move |addr| told.reached_at(addr);
+            PortMapper::start(ways.port_map, port, carriers, egress, told)
         });
         Ok(Self {
             resources,

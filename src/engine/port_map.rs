@@ -1,4 +1,4 @@
-//! The home router sends connections from outside on to us: asked for by PCP or NAT-PMP, else by UPnP.
+//! The home router sends connections from outside on to us, and datagrams: asked for by PCP or NAT-PMP, else by UPnP.
 //!
 //! Invariant: nobody waits for the router but the task here, and the end of the process for a second.
 //! Invariant: a router is asked only on a private network, and never beside a proxy or a chosen interface: the
@@ -22,7 +22,7 @@ use super::egress::Egress;
 use crate::proto::announce::reach::Reach;
 
 pub use gateway::Gateway;
-use mapping::{Failure, Mapping};
+use mapping::{Failure, Mapping, Wish};
 
 /// After a refusal the router is asked again: it may have been replaced, or we may have moved.
 const AGAIN: Duration = Duration::from_secs(15 * 60);
@@ -42,6 +42,15 @@ pub enum PortMap {
     At(Gateway),
 }
 
+/// What brings peers to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Connections.
+    Tcp,
+    /// Datagrams, of uTP and the DHT.
+    Udp,
+}
+
 /// The task that keeps a port open. Dropping it leaves the router to forget by itself.
 #[derive(Debug)]
 pub struct PortMapper {
@@ -50,18 +59,21 @@ pub struct PortMapper {
 }
 
 impl PortMapper {
-    /// Asks that TCP connections to `port` come through, now and again before the router forgets; must be called inside a
-    /// runtime. `told` hears where they arrive.
+    /// Asks that what these bring to `port` comes through, now and again before the router forgets; must be called
+    /// inside a runtime. The second is asked for at the port outside that the first has got, since peers know but one;
+    /// `told` hears where that is.
     pub fn start(
         wanted: PortMap,
         port: NonZeroU16,
+        carriers: impl IntoIterator<Item = Carrier>,
         egress: &Egress,
         told: impl Fn(SocketAddr) + Send + Sync + 'static,
     ) -> Option<Self> {
         if wanted == PortMap::Off || egress.is_proxied() || egress.device.is_some() {
             return None;
         }
-        let keeper = Keeper { wanted, port, egress: egress.clone(), open: None };
+        let doors = carriers.into_iter().map(|carrier| (carrier, None)).collect();
+        let keeper = Keeper { wanted, port, egress: egress.clone(), doors };
         let (stop, stopped) = oneshot::channel();
         Some(Self { stop, task: tokio::spawn(keeper.keep(told, stopped)) })
     }
@@ -78,7 +90,8 @@ struct Keeper {
     wanted: PortMap,
     port: NonZeroU16,
     egress: Egress,
-    open: Option<Mapping>,
+    /// The first decides on the port outside.
+    doors: Vec<(Carrier, Option<Mapping>)>,
 }
 
 impl Keeper {
@@ -93,33 +106,46 @@ impl Keeper {
             () = rounds => {}
             _ = &mut stopped => {}
         }
-        if let Some(open) = self.open.take() {
+        for open in self.doors.into_iter().filter_map(|(_, open)| open) {
             open.close().await;
         }
     }
 
-    /// Renews the mapping or asks for one; the time until the next round.
+    /// Renews the mappings or asks for them; the time until the next round.
     async fn round(&mut self, told: &impl Fn(SocketAddr)) -> Duration {
-        match self.renewed().await {
-            Ok(mapping) => {
-                let (public, pause) = (mapping.public(), mapping.lifetime() / 2);
-                info!(%public, by = mapping.protocol(), "the router lets peers in");
-                // Behind a second router it is nowhere that others could see us.
-                if Reach::Global.allows(public.ip()) {
-                    told(public);
+        let (mut pause, mut first) = (Duration::MAX, None);
+        for door in 0..self.doors.len() {
+            let carrier = self.doors[door].0;
+            match self.renewed(door, first).await {
+                Ok(mapping) => {
+                    let (public, by) = (mapping.public(), mapping.protocol());
+                    info!(?carrier, %public, by, "the router lets peers in");
+                    pause = pause.min(mapping.lifetime() / 2);
+                    first.get_or_insert(public);
+                    self.doors[door].1 = Some(mapping);
                 }
-                self.open = Some(mapping);
-                pause
-            }
-            Err(failure) => {
-                info!(%failure, "no router lets peers in");
-                AGAIN
+                Err(failure) => {
+                    info!(?carrier, %failure, "no router lets peers in");
+                    pause = pause.min(AGAIN);
+                    break;
+                }
             }
         }
+        // Behind a second router it is nowhere that others could see us.
+        if let Some(public) = first.filter(|public| Reach::Global.allows(public.ip())) {
+            told(public);
+        }
+        pause
     }
 
-    async fn renewed(&mut self) -> Result<Mapping, Failure> {
-        if let Some(open) = self.open.take() {
+    async fn renewed(
+        &mut self,
+        door: usize,
+        first: Option<SocketAddr>,
+    ) -> Result<Mapping, Failure> {
+        let (carrier, open) = &mut self.doors[door];
+        let carrier = *carrier;
+        if let Some(open) = open.take() {
             match open.renew().await {
                 Ok(renewed) => return Ok(renewed),
                 Err(failure) => debug!(%failure, "the router no longer knows us"),
@@ -132,7 +158,8 @@ impl Keeper {
             }
         };
         let local = self.local_addr(gateway).await.map_err(Failure::Unreachable)?;
-        Mapping::open(gateway, local).await
+        let outside = first.and_then(|first| NonZeroU16::new(first.port())).unwrap_or(self.port);
+        Mapping::open(Wish { gateway, local, carrier, outside }).await
     }
 
     /// Where the router sees us: from there a packet to it would leave.

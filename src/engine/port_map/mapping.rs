@@ -13,7 +13,7 @@ use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, GatewayIpVersion, PortMappingProtocol, SearchOptions};
 use tracing::debug;
 
-use super::Gateway;
+use super::{Carrier, Gateway};
 
 /// How long the router remembers us unless we come again.
 const LEASE_SECS: u32 = 3600;
@@ -41,11 +41,21 @@ pub(super) enum Failure {
     Refused { pcp: MappingFailure, upnp: igd_next::Error },
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) gateway: Gateway,
+    /// Where we are.
+    pub(super) local: SocketAddr,
+    pub(super) carrier: Carrier,
+    /// The port outside, if that is free.
+    pub(super) outside: NonZeroU16,
+}
+
 /// A port that is open.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    gateway: Gateway,
-    local: SocketAddr,
+    wish: Wish,
     public: SocketAddr,
     by: By,
 }
@@ -57,17 +67,17 @@ enum By {
 }
 
 impl Mapping {
-    /// Asks for the port of `local`, outside too if that is free.
-    pub(super) async fn open(gateway: Gateway, local: SocketAddr) -> Result<Self, Failure> {
-        let pcp = match pcp(gateway, local).await {
+    /// Asks for it.
+    pub(super) async fn open(wish: Wish) -> Result<Self, Failure> {
+        let pcp = match pcp(wish).await {
             Ok((public, mapping)) => {
-                return Ok(Self { gateway, local, public, by: By::Pcp(Box::new(mapping)) });
+                return Ok(Self { wish, public, by: By::Pcp(Box::new(mapping)) });
             }
             Err(failure) => failure,
         };
         debug!(failure = %pcp, "the router speaks neither PCP nor NAT-PMP");
-        match upnp(gateway, local).await {
-            Ok((public, igd)) => Ok(Self { gateway, local, public, by: By::Upnp(Box::new(igd)) }),
+        match upnp(wish).await {
+            Ok((public, igd)) => Ok(Self { wish, public, by: By::Upnp(Box::new(igd)) }),
             Err(upnp) => Err(Failure::Refused { pcp, upnp }),
         }
     }
@@ -76,11 +86,11 @@ impl Mapping {
     pub(super) async fn renew(self) -> Result<Self, Failure> {
         if let By::Pcp(mut mapping) = self.by
             && mapping.renew().await.is_ok()
-            && let Ok(public) = public_addr(self.gateway, &mapping).await
+            && let Ok(public) = public_addr(self.wish.gateway, &mapping).await
         {
             return Ok(Self { public, by: By::Pcp(mapping), ..self });
         }
-        Self::open(self.gateway, self.local).await
+        Self::open(self.wish).await
     }
 
     /// Has the router forget it.
@@ -90,7 +100,8 @@ impl Mapping {
                 mapping.try_drop().await.err().map(|(failure, _)| failure.to_string())
             }
             By::Upnp(igd) => {
-                let closed = igd.remove_port(PortMappingProtocol::TCP, self.public.port()).await;
+                let carrier = self.wish.carrier.into();
+                let closed = igd.remove_port(carrier, self.public.port()).await;
                 closed.err().map(|failure| failure.to_string())
             }
         };
@@ -125,24 +136,20 @@ impl Mapping {
     }
 }
 
-async fn pcp(
-    gateway: Gateway,
-    local: SocketAddr,
-) -> Result<(SocketAddr, PortMapping), MappingFailure> {
-    let port = NonZeroU16::new(local.port()).expect("it was one");
+async fn pcp(wish: Wish) -> Result<(SocketAddr, PortMapping), MappingFailure> {
+    let port = NonZeroU16::new(wish.local.port()).expect("it was one");
     let options = PortMappingOptions {
-        external_port: Some(port),
+        external_port: Some(wish.outside),
         lifetime_seconds: Some(LEASE_SECS),
         timeout_config: Some(WAITS),
     };
-    let router = gateway.router.into();
-    let mapping =
-        match PortMapping::new(router, local.ip(), InternetProtocol::Tcp, port, options).await {
-            Ok(mapping) => mapping,
-            // Some routers are silent on PCP though they speak NAT-PMP; the library tries that only when told so.
-            Err(_) => natpmp::port_mapping(router, InternetProtocol::Tcp, port, options).await?,
-        };
-    Ok((public_addr(gateway, &mapping).await?, mapping))
+    let (router, carrier) = (wish.gateway.router.into(), wish.carrier.into());
+    let mapping = match PortMapping::new(router, wish.local.ip(), carrier, port, options).await {
+        Ok(mapping) => mapping,
+        // Some routers are silent on PCP though they speak NAT-PMP; the library tries that only when told so.
+        Err(_) => natpmp::port_mapping(router, carrier, port, options).await?,
+    };
+    Ok((public_addr(wish.gateway, &mapping).await?, mapping))
 }
 
 async fn public_addr(
@@ -158,10 +165,9 @@ async fn public_addr(
     Ok(SocketAddr::new(ip, mapping.external_port().get()))
 }
 
-async fn upnp(
-    gateway: Gateway,
-    local: SocketAddr,
-) -> Result<(SocketAddr, igd_next::aio::Gateway<Tokio>), igd_next::Error> {
+async fn upnp(wish: Wish) -> Result<(SocketAddr, igd_next::aio::Gateway<Tokio>), igd_next::Error> {
+    let Wish { gateway, local, carrier, outside } = wish;
+    let (carrier, outside) = (carrier.into(), outside.get());
     let mut options = SearchOptions::default();
     options.bind_addr = SocketAddr::new(local.ip(), 0);
     options.broadcast_address = gateway.ssdp;
@@ -170,16 +176,33 @@ async fn upnp(
     options.allowed_gateway_ips = vec![gateway.router.into()];
     options.gateway_ip_version = GatewayIpVersion::V4;
     let igd = search_gateway(options).await?;
-    const TCP: PortMappingProtocol = PortMappingProtocol::TCP;
-    let port = match igd.add_port(TCP, local.port(), local, LEASE_SECS, NAME).await {
-        Ok(()) => local.port(),
+    let port = match igd.add_port(carrier, outside, local, LEASE_SECS, NAME).await {
+        Ok(()) => outside,
         Err(AddPortError::OnlyPermanentLeasesSupported) => {
-            igd.add_port(TCP, local.port(), local, 0, NAME).await?;
-            local.port()
+            igd.add_port(carrier, outside, local, 0, NAME).await?;
+            outside
         }
-        Err(AddPortError::PortInUse) => igd.add_any_port(TCP, local, LEASE_SECS, NAME).await?,
+        Err(AddPortError::PortInUse) => igd.add_any_port(carrier, local, LEASE_SECS, NAME).await?,
         Err(error) => return Err(error.into()),
     };
     let ip = igd.get_external_ip().await?;
     Ok((SocketAddr::new(ip, port), igd))
+}
+
+impl From<Carrier> for InternetProtocol {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Tcp => Self::Tcp,
+            Carrier::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<Carrier> for PortMappingProtocol {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Tcp => Self::TCP,
+            Carrier::Udp => Self::UDP,
+        }
+    }
 }
