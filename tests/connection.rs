@@ -19,6 +19,7 @@ use btfs::proto::blocklist::Draft;
 use btfs::proto::mse::Encryption;
 use btfs::proto::units::{InfoHash, PeerId, PeerKey};
 use btfs::proto::wire::message::{Handshake, Message, Reserved};
+use btfs::proto::wire::pex::Traits;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,6 +64,11 @@ async fn next(heard: &mut mpsc::Receiver<FromPeer>) -> FromPeer {
         .expect("a sender lives")
 }
 
+/// Of a peer that we dialled.
+fn hello(addr: SocketAddr, handshake: Handshake) -> Hello {
+    Hello { addr, incoming: false, handshake, round_trip: None, traits: Traits::default() }
+}
+
 /// A connection over memory: the far end, what the torrent hears, and its way out.
 async fn connected(
     buffer: usize,
@@ -71,7 +77,7 @@ async fn connected(
     let (door, mut heard) = door(b'a', capacity);
     let (near, far) = duplex(buffer);
     let addr = SocketAddr::from(([127, 0, 0, 1], 6881));
-    let hello = Hello { addr, incoming: false, handshake: handshake_of(b'b'), round_trip: None };
+    let hello = hello(addr, handshake_of(b'b'));
     tokio::spawn(async move { connection::run(&network(), door, hello, split(near)).await });
     let FromPeer::Connected { key, hello, sender } = next(&mut heard).await else {
         panic!("a hello")
@@ -183,12 +189,8 @@ async fn connections_without_a_place_in_the_queue_read_nothing() {
     let mut written = 0;
     for name in 0..PEERS {
         let (near, far) = duplex(BUFFER);
-        let hello = Hello {
-            addr: SocketAddr::from(([127, 0, 0, 1], 6881)),
-            incoming: false,
-            handshake: handshake_of(name as u8),
-            round_trip: None,
-        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 6881));
+        let hello = hello(addr, handshake_of(name as u8));
         let (network, door) = (network.clone(), door.clone());
         tokio::spawn(async move { connection::run(&network, door, hello, split(near)).await });
         let FromPeer::Connected { sender, .. } = next(&mut heard).await else { panic!("a hello") };

@@ -236,6 +236,41 @@ fn a_peer_hears_of_the_others_soon_and_of_those_that_go() {
 }
 
 #[test]
+fn what_is_known_of_a_peer_is_told_of_it() {
+    let none = Traits::default();
+    let both = Traits::ENCRYPTS.with(Traits::UTP, true);
+    for (name, incoming, shown, hello, expected) in [
+        ("nothing is known", true, none, "de", none),
+        ("we dialled it", false, none, "de", Traits::REACHABLE),
+        ("over uTP, encrypted", true, both, "de", both),
+        ("speaks BEP 55", true, none, "d1:md12:ut_holepunchi4eee", Traits::HOLEPUNCH),
+        ("BEP 55, switched off", true, none, "d1:md12:ut_holepunchi0eee", none),
+        ("wants nothing", true, none, "d11:upload_onlyi1ee", Traits::UPLOAD_ONLY),
+    ] {
+        let mut scene = Scene::new(false, Config::default());
+        scene.meet(1, public(1), true);
+        scene.meet(2, public(2), incoming);
+        scene.swarm.handle_traits(PeerKey(2), shown);
+        scene.say(2, HANDSHAKE_ID, hello.as_bytes());
+        scene.pass(Duration::from_secs(6));
+        let added = vec![(public(2), expected)];
+        assert_eq!(scene.told(1), [Exchange { added, dropped: Vec::new() }], "{name}");
+    }
+}
+
+#[test]
+fn what_is_learnt_of_a_peer_later_is_told_later() {
+    let mut scene = Scene::new(false, Config::default());
+    scene.meet(1, public(1), true);
+    scene.meet(2, public(2), true);
+    scene.pass(Duration::from_secs(6));
+    assert_eq!(scene.told(1), [exchange(&[("8.8.0.2:6881", 0)], &[])]);
+    scene.say(2, HANDSHAKE_ID, b"d1:md12:ut_holepunchi4eee");
+    scene.pass(PACE);
+    assert_eq!(scene.told(1), [exchange(&[("8.8.0.2:6881", Traits::HOLEPUNCH.0)], &[])]);
+}
+
+#[test]
 fn nobody_outside_is_told_or_believed_about_the_inside() {
     let all = [
         "8.8.9.9:1",

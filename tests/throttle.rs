@@ -23,6 +23,7 @@ use btfs::proto::config::Config;
 use btfs::proto::units::{InfoHash, PeerId};
 use btfs::proto::wire::decoder::Decoder;
 use btfs::proto::wire::message::{Handshake, Message, Request, Reserved};
+use btfs::proto::wire::pex::Traits;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::sync::mpsc;
@@ -53,7 +54,8 @@ async fn connected(
     let addr = SocketAddr::from(([127, 0, 0, 1], 6881));
     let (near, far) = duplex(buffer);
     let network = network.clone();
-    let hello = Hello { addr, incoming: false, handshake, round_trip: None };
+    let traits = Traits::default();
+    let hello = Hello { addr, incoming: false, handshake, round_trip: None, traits };
     tokio::spawn(async move { connection::run(&network, door, hello, split(near)).await });
     let FromPeer::Connected { sender, .. } = heard.recv().await.unwrap() else { panic!("a hello") };
     (far, heard, sender)

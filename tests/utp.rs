@@ -9,13 +9,14 @@ use std::time::Duration;
 use btfs::engine::dial::dial;
 use btfs::engine::egress::{Egress, LocalAddrs};
 use btfs::engine::listen;
-use btfs::engine::message::FromPeer;
+use btfs::engine::message::{FromPeer, Hello};
 use btfs::engine::network::{Door, Network, SHAKING, Transports};
 use btfs::engine::udp_port::UdpPort;
 use btfs::engine::utp::Utp;
 use btfs::proto::mse::Encryption;
 use btfs::proto::units::{InfoHash, PeerId};
 use btfs::proto::wire::message::Message;
+use btfs::proto::wire::pex::Traits;
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use tokio::net::{TcpListener, UdpSocket};
@@ -64,10 +65,10 @@ impl Peer {
         heard.expect("something is told in time").expect("a sender lives")
     }
 
-    /// The next connection: whence it came, and its way out.
-    async fn connected(&mut self) -> (SocketAddr, mpsc::Sender<Message>) {
+    /// The next connection: who is there, and the way out.
+    async fn connected(&mut self) -> (Hello, mpsc::Sender<Message>) {
         match self.next().await {
-            FromPeer::Connected { hello, sender, .. } => (hello.addr, sender),
+            FromPeer::Connected { hello, sender, .. } => (hello, sender),
             other => panic!("a hello was expected, not {other:?}"),
         }
     }
@@ -98,9 +99,8 @@ fn listener() -> (TcpListener, SocketAddr) {
     }
 }
 
-/// Whether a stream that came from this address came over uTP: that leaves from the port where the peer listens.
-fn is_utp(from: SocketAddr, peer: &Peer) -> bool {
-    from == peer.addr
+fn is_utp(hello: &Hello) -> bool {
+    hello.traits.has(Traits::UTP)
 }
 
 #[tokio::test]
@@ -116,8 +116,27 @@ async fn tcp_is_taken_where_it_answers_and_utp_where_not() {
         let (mut here, mut there) = (Peer::new(b'a', dials), Peer::new(b'b', listens));
         here.dial(there.addr);
         let (_, _sender) = here.connected().await;
-        let (from, _back) = there.connected().await;
-        assert_eq!(is_utp(from, &here), expected, "{name}");
+        let (hello, _back) = there.connected().await;
+        assert_eq!(is_utp(&hello), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn both_ends_of_a_connection_show_what_the_other_speaks() {
+    let tcp_only = Transports { utp: false, ..Transports::default() };
+    let (clear, encrypted) = (Traits::default(), Traits::ENCRYPTS);
+    for (name, transports, encryption, expected) in [
+        ("TCP", tcp_only, Encryption::Prefer, clear),
+        ("TCP, encrypted", tcp_only, Encryption::Require, encrypted),
+        ("uTP", UTP_ONLY, Encryption::Prefer, Traits::UTP),
+        ("uTP, encrypted", UTP_ONLY, Encryption::Require, encrypted.with(Traits::UTP, true)),
+    ] {
+        let ways = Transports { encryption, ..transports };
+        let (mut here, mut there) = (Peer::new(b'a', ways), Peer::new(b'b', ways));
+        here.dial(there.addr);
+        let (near, _sender) = here.connected().await;
+        let (far, _back) = there.connected().await;
+        assert_eq!((near.traits, far.traits), (expected, expected), "{name}");
     }
 }
 
@@ -251,7 +270,7 @@ async fn senseless_datagrams_do_no_harm() {
     let mut here = Peer::new(b'a', UTP_ONLY);
     here.dial(there.addr);
     let (_, _sender) = here.connected().await;
-    assert!(is_utp(there.connected().await.0, &here));
+    assert!(is_utp(&there.connected().await.0));
 }
 
 /// Strangers that begin streams and say nothing keep no peer from TCP, and from uTP for the time of a handshake.
@@ -269,8 +288,8 @@ async fn a_flood_of_streams_ends_and_leaves_tcp_alone() {
     let mut over_tcp = Peer::new(b'a', Transports { utp: false, ..Transports::default() });
     over_tcp.dial(there.addr);
     let (_, _sender) = over_tcp.connected().await;
-    let (from, _back) = there.connected().await;
-    assert!(!is_utp(from, &over_tcp));
+    let (hello, _back) = there.connected().await;
+    assert!(!is_utp(&hello));
     let mut over_utp = Peer::new(b'c', UTP_ONLY);
     loop {
         over_utp.dial(there.addr);
@@ -280,5 +299,5 @@ async fn a_flood_of_streams_ends_and_leaves_tcp_alone() {
             other => panic!("unexpected {other:?}"),
         }
     }
-    assert!(is_utp(there.connected().await.0, &over_utp));
+    assert!(is_utp(&there.connected().await.0));
 }

@@ -46,7 +46,8 @@ pub async fn dial(network: Arc<Network>, door: Door, addr: SocketAddr) {
     drop(turn);
     match opened {
         Ok((_place, stream, Shaken { handshake, ciphers }, round_trip)) => {
-            let hello = Hello { addr, incoming: false, handshake, round_trip };
+            let traits = stream.traits(ciphers.as_ref());
+            let hello = Hello { addr, incoming: false, handshake, round_trip, traits };
             stream.carry(&network, door, hello, ciphers).await;
         }
         Err(error) => {

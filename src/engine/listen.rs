@@ -100,7 +100,8 @@ async fn welcome(
     drop(turn);
     match answered {
         Ok((_place, Shaken { handshake, ciphers }, door)) => {
-            let hello = Hello { addr, incoming: true, handshake, round_trip: None };
+            let traits = stream.traits(ciphers.as_ref());
+            let hello = Hello { addr, incoming: true, handshake, round_trip: None, traits };
             stream.carry(&network, door, hello, ciphers).await;
         }
         Err(error) => debug!(%addr, %error, "turned a peer away"),

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::proto::origin::Origin;
 use crate::proto::units::{PeerKey, PieceIndex, ReaderId, Ticket};
 use crate::proto::wire::message::{Handshake, Message};
+use crate::proto::wire::pex::Traits;
 
 /// Batches that connections may have under way to their torrent.
 ///
@@ -84,6 +85,8 @@ pub struct Hello {
     pub handshake: Handshake,
     /// How long the line took for a message without payload and its answer, where that was seen.
     pub round_trip: Option<Duration>,
+    /// What the connection shows of the peer, for others (BEP 11).
+    pub traits: Traits,
 }
 
 /// Events that a torrent's trackers may have under way to it.

@@ -12,6 +12,7 @@ use super::message::Hello;
 use super::network::{Door, Network};
 use super::utp;
 use crate::proto::mse::Ciphers;
+use crate::proto::wire::pex::Traits;
 
 /// A stream to a peer.
 #[derive(Debug)]
@@ -23,6 +24,13 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// What others may be told of the peer, from whether this goes through ciphers and how it is carried (BEP 11).
+    pub fn traits(&self, ciphers: Option<&Ciphers>) -> Traits {
+        Traits::default()
+            .with(Traits::ENCRYPTS, ciphers.is_some())
+            .with(Traits::UTP, matches!(self, Self::Utp(_)))
+    }
+
     /// Carries messages until the connection ends.
     pub async fn carry(
         self,

@@ -224,6 +224,7 @@ impl Torrent {
             FromPeer::Connected { key, hello, sender } => {
                 self.connections.insert(key, sender);
                 self.swarm.handle_connected(key, hello.addr, hello.incoming, hello.handshake, now);
+                self.swarm.handle_traits(key, hello.traits);
                 if let Some(round_trip) = hello.round_trip {
                     self.swarm.handle_round_trip(key, round_trip);
                 }

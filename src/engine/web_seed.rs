@@ -35,6 +35,7 @@ use crate::proto::wire::extension::{
     Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID, encode_dont_have,
 };
 use crate::proto::wire::message::{Handshake, Message, Request, Reserved};
+use crate::proto::wire::pex::Traits;
 use fetch::{Failure, Fetch, Fetched};
 
 /// Ranges under way at once: so many that the line is not idle while one is asked for.
@@ -76,7 +77,8 @@ pub async fn serve(network: Arc<Network>, dialer: Arc<Dialer>, door: Door, seed:
     let reserved = Reserved { extended: true, fast: true, dht: false };
     let peer_id = PeerId(rand::random());
     let handshake = Handshake { reserved, info_hash: door.info_hash, peer_id };
-    let hello = Hello { addr, incoming: false, handshake, round_trip: None };
+    let traits = Traits::default();
+    let hello = Hello { addr, incoming: false, handshake, round_trip: None, traits };
     let connected = FromPeer::Connected { key, hello, sender };
     let greeting = FromPeer::Messages { key, batch: greeting(&url) };
     for event in [connected, greeting] {

@@ -5,7 +5,7 @@
 //! Not here: whom to tell of and what becomes of what is heard ([`crate::proto::swarm`]), the bytes
 //! ([`super::wire::pex`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ pub enum Hearing {
 /// See the module.
 #[derive(Debug)]
 pub struct Gossip {
-    /// Whom the peer believes us connected to.
-    told: BTreeSet<SocketAddr>,
+    /// Whom the peer believes us connected to, and what of them.
+    told: BTreeMap<SocketAddr, Traits>,
     look_at: Instant,
     heard: Option<Instant>,
     hasty: u32,
@@ -48,7 +48,7 @@ pub struct Gossip {
 impl Gossip {
     /// Nothing was said yet.
     pub fn new(now: Instant) -> Self {
-        Self { told: BTreeSet::new(), look_at: now, heard: None, hasty: 0 }
+        Self { told: BTreeMap::new(), look_at: now, heard: None, hasty: 0 }
     }
 
     /// Whether the peer may be told something now.
@@ -58,14 +58,14 @@ impl Gossip {
 
     /// What to tell the peer while these are connected; what does not fit is told next time.
     pub fn news(&mut self, here: &BTreeMap<SocketAddr, Traits>, now: Instant) -> Option<Exchange> {
-        let fresh = here.iter().filter(|(addr, _)| !self.told.contains(addr));
-        let gone = self.told.iter().filter(|addr| !here.contains_key(addr));
+        let fresh = here.iter().filter(|(addr, traits)| self.told.get(addr) != Some(traits));
+        let gone = self.told.keys().filter(|addr| !here.contains_key(addr));
         let news = Exchange {
             added: fresh.map(|(addr, traits)| (*addr, *traits)).take(MAX_NAMED).collect(),
             dropped: gone.copied().take(MAX_NAMED).collect(),
         };
-        self.told.extend(news.added.iter().map(|(addr, _)| addr));
-        self.told.retain(|addr| !news.dropped.contains(addr));
+        self.told.extend(news.added.iter().copied());
+        self.told.retain(|addr, _| !news.dropped.contains(addr));
         self.look_at = now + if news.is_empty() { LOOK } else { PACE };
         (!news.is_empty()).then_some(news)
     }

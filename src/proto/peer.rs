@@ -21,6 +21,7 @@ use super::ration::Ration;
 use super::units::{BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
 use super::wire::extension::ExtensionHandshake;
+use super::wire::pex::Traits;
 pub use line::FIRST_DEPTH;
 use line::{Line, Mark};
 
@@ -98,6 +99,8 @@ pub struct Peer {
     pub named_node: bool,
     /// What it told of itself (BEP 10).
     pub said: ExtensionHandshake,
+    /// What the connection itself shows of it, for others (BEP 11).
+    pub traits: Traits,
     /// Where it takes connections, as far as known.
     pub listens_at: Option<SocketAddr>,
     /// What it has.
@@ -176,6 +179,7 @@ impl Peer {
             dht: false,
             named_node: false,
             said: ExtensionHandshake::default(),
+            traits: Traits::default(),
             listens_at: (!incoming).then_some(addr),
             pieces: Bitfield::empty(pieces),
             am_choking: true,

@@ -26,6 +26,13 @@ impl Swarm {
         self.config.exchange && Origin::Pex.may_serve(self.private)
     }
 
+    /// A connection shows this of its peer.
+    pub fn handle_traits(&mut self, key: PeerKey, traits: Traits) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.traits = traits;
+        }
+    }
+
     /// Tells those whose turn it is.
     pub(super) fn gossip(&mut self, now: Instant) {
         if !self.gossips() {
@@ -91,7 +98,7 @@ impl Swarm {
 
 /// What others are told of a peer of ours.
 fn traits(peer: &Peer) -> Traits {
-    Traits::default()
+    peer.traits
         .with(Traits::UPLOAD_ONLY, peer.wants_no_more())
         .with(Traits::HOLEPUNCH, peer.said.ids.of(Extension::Holepunch).is_some())
         .with(Traits::REACHABLE, !peer.incoming)
