@@ -271,6 +271,24 @@ fn what_is_learnt_of_a_peer_later_is_told_later() {
 }
 
 #[test]
+fn who_comes_alone_is_told_at_once_and_those_who_come_together_of_all() {
+    let mut scene = Scene::new(false, Config::default());
+    let others: Vec<_> = (1..=3).map(public).collect();
+    for (key, at) in (1..).zip(&others) {
+        scene.meet(key, *at, false);
+    }
+    assert_eq!([1, 2, 3].map(|key| scene.told(key).len()), [0; 3], "more may come");
+    scene.pass(Duration::from_secs(2));
+    scene.told(0);
+    scene.meet(4, public(4), true);
+    let told = scene.told(4);
+    let named = |exchange: &Exchange| exchange.added.iter().map(|(addr, _)| *addr).collect();
+    assert_eq!(told.iter().map(named).collect::<Vec<Vec<_>>>(), [others]);
+    scene.say(4, HANDSHAKE_ID, b"d1:md6:ut_pexi9ee1:pi6881ee");
+    assert_eq!(scene.told(4), [], "once");
+}
+
+#[test]
 fn nobody_outside_is_told_or_believed_about_the_inside() {
     let all = [
         "8.8.9.9:1",

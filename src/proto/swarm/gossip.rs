@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Swarm, Violation};
+use super::{HOUSEKEEPING, Swarm, Violation};
 use crate::proto::announce::reach::Reach;
 use crate::proto::gossip::Hearing;
 use crate::proto::origin::Origin;
@@ -42,6 +42,17 @@ impl Swarm {
             |peer: &&Peer| peer.said.ids.of(Extension::Pex).is_some() && peer.gossip.is_due(now);
         let listeners: Vec<_> = self.peers.values().filter(due).map(|peer| peer.key).collect();
         for key in listeners {
+            self.gossip_to(key, now);
+        }
+    }
+
+    /// Whoever comes alone may know nobody else, and is told at once. Of those who come together each would hear of
+    /// those before it alone, and then of nobody for a while: they are told when all are here.
+    pub(super) fn gossip_to_newcomer(&mut self, key: PeerKey, now: Instant) {
+        let is_settled = |peer: &Peer| now.saturating_duration_since(peer.since) >= HOUSEKEEPING;
+        let is_alone = self.peers.values().all(|peer| peer.key == key || is_settled(peer));
+        let is_due = self.peers.get(&key).is_some_and(|peer| peer.gossip.is_due(now));
+        if self.gossips() && is_alone && is_due {
             self.gossip_to(key, now);
         }
     }

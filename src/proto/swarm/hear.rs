@@ -219,6 +219,7 @@ impl Swarm {
             HANDSHAKE_ID => match peer.learn(payload) {
                 Ok(()) => {
                     self.tell_pieces(key, heard, now);
+                    self.gossip_to_newcomer(key, now);
                     self.heed_upload_only(key, now);
                     Ok(())
                 }
