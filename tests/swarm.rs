@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use btfs::proto::awaited::{Holders, Stage, Standing};
 use btfs::proto::bitfield::Bitfield;
 use btfs::proto::blocklist::Draft;
+use btfs::proto::candidates::Candidates;
 use btfs::proto::config::Config;
+use btfs::proto::dials::Dials;
 use btfs::proto::geometry::Geometry;
 use btfs::proto::origin::Origin;
 use btfs::proto::swarm::{Event, Job, Parting, Setup, Swarm};
@@ -71,6 +73,35 @@ fn cancels(swarm: &mut Swarm) -> BTreeSet<(u32, u32)> {
 fn outstanding(swarm: &Swarm) -> BTreeSet<(u32, u32)> {
     let peer = swarm.peer(KEY).expect("the seed stays");
     peer.outstanding().map(|asked| (asked.block.piece.raw(), asked.block.begin())).collect()
+}
+
+/// What a magnet link leads to is known when peers have unchoked us already, and whoever waited for that reads at once.
+#[test]
+fn fill_waits_for_a_reader_of_what_has_just_become_known() {
+    let start = Instant::now();
+    let fresh = |reads| {
+        let config = Config { reads, ..Config::default() };
+        let mut swarm = swarm_with(Bitfield::empty(PIECES), config, start);
+        swarm.adopt(Dials::new(Candidates::new(6881, false, 1)), start);
+        meet_seed(&mut swarm, start);
+        swarm
+    };
+    let mut read = fresh(true);
+    assert!(outstanding(&read).is_empty(), "a reader may come");
+    let soon = start + Duration::from_millis(20);
+    read.open(ReaderId(1), 0..u64::from(PIECES) * PIECE, soon);
+    read.read(Ticket(1), ReaderId(1), 0..1, soon);
+    let asked = outstanding(&read);
+    assert!(!asked.is_empty() && asked.iter().all(|(piece, _)| *piece == 0), "{asked:?}");
+
+    let mut unread = fresh(true);
+    let mut now = start;
+    while outstanding(&unread).is_empty() {
+        now = unread.poll_timeout().max(now + Duration::from_millis(1));
+        assert!(now <= start + Duration::from_millis(100), "nobody comes");
+        unread.handle_timeout(now);
+    }
+    assert!(!outstanding(&fresh(false)).is_empty(), "nobody can come");
 }
 
 /// Transmission 3 drops what is cancelled and says nothing, though it speaks BEP 6.

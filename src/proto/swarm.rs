@@ -145,6 +145,8 @@ pub struct Swarm {
     jobs: VecDeque<Job>,
     next_housekeeping: Instant,
     next_renewal: Instant,
+    /// Until then fill leaves the peers to a reader.
+    fill_from: Option<Instant>,
     /// What peers were last told of us (BEP 21).
     told_upload_only: bool,
     rng: StdRng,
@@ -181,6 +183,7 @@ impl Swarm {
             jobs: VecDeque::new(),
             next_housekeeping: now,
             next_renewal: now,
+            fill_from: None,
             told_upload_only: false,
             rng: StdRng::seed_from_u64(seed ^ 0x7377_6172_6d00),
         };
@@ -322,6 +325,7 @@ impl Swarm {
     fn keep_house(&mut self, now: Instant) {
         let blocked = self.picker.is_blocked();
         self.next_housekeeping = now + if blocked { HOUSEKEEPING_BLOCKED } else { HOUSEKEEPING };
+        self.begin_fill(now);
         self.snub_silent(now);
         self.use_line(now);
         for peer in self.peers.values_mut() {

@@ -2,7 +2,7 @@
 //!
 //! Not here: how we learn it ourselves ([`crate::proto::introduction`]).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -14,19 +14,35 @@ use crate::proto::units::PeerKey;
 use crate::proto::wire::extension::Extension;
 use crate::proto::wire::message::Message;
 
+/// Time that a reader has who waited to learn what the torrent is, before fill takes the peers: they have unchoked us
+/// by then, and what they are asked for first comes first, cancelled or not.
+const READERS_FIRST: Duration = Duration::from_millis(100);
+
 impl Swarm {
     /// From now on peers are given the info dictionary, unless the torrent is private. Call it before any comes.
     pub fn describe(&mut self, info: Bytes) {
         self.description = (!self.private).then(|| Description::new(info));
     }
 
-    /// Takes over the addresses that were met and are dialled while it was unknown what the torrent is; those who are connected
-    /// follow. A private torrent may not have them.
+    /// Takes over the addresses that were met and are dialled while it was unknown what the torrent is; those who are
+    /// connected follow. A private torrent may not have them.
     pub fn adopt(&mut self, dials: Dials, now: Instant) {
         if !self.private {
             self.dials = dials;
             // Peers were asked for then, and nobody is here yet only since all are on their way over.
             self.dials.hush(now);
+        }
+        if self.config.reads {
+            let fill_from = now + READERS_FIRST;
+            (self.fill_from, self.next_housekeeping) = (Some(fill_from), fill_from);
+        }
+    }
+
+    /// Fill takes the peers that nobody reads from, once it is time.
+    pub(super) fn begin_fill(&mut self, now: Instant) {
+        if self.fill_from.is_some_and(|at| now >= at) {
+            self.fill_from = None;
+            self.wake_all();
         }
     }
 

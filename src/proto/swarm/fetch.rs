@@ -116,8 +116,11 @@ impl Swarm {
         }
     }
 
-    /// Whether memory allows another piece to be begun for which no read waits.
+    /// Whether memory allows another piece to be begun for which no read waits, and it is time for that.
     fn has_room(&self) -> bool {
+        if self.fill_from.is_some() && !self.picker.is_blocked() {
+            return false;
+        }
         let in_hand = self.in_hand.len() as u64 * u64::from(self.geometry.nominal_piece_len());
         in_hand < self.config.open_bytes && !self.is_crowded()
     }
