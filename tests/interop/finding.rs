@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::lan::{Lan, host, peer_at, tool};
-use crate::peers::{Client, Finder, nginx};
+use crate::peers::{Client, Finder, Habit, nginx};
 use crate::stage::{
     BTFS, Sample, assert_ends_well, mount, mount_calling, seed, seed_calling, told, write_data,
 };
@@ -68,10 +68,10 @@ fn put_behind_routers(lan: &Lan) {
 fn assert_brought_together(lan: &Lan, sample: &Sample) {
     put_behind_routers(lan);
     let third = peer_at(host(3)).to_string();
-    let known = ["--peer", &third];
-    let seed = seed(lan, host(1), sample, &known);
     let somebody = ["--no-fill", "--no-pex", "--peer", &third];
     let (somebody, top) = mount(lan, host(4), sample, &somebody);
+    lan.until("somebody is there", || told(lan, &top)["peers"]["connected"] == 1);
+    let seed = seed(lan, host(1), sample, &["--peer", &third]);
     lan.until("the seed is told of somebody", || told(lan, &top)["peers"]["connected"] == 2);
     let (mount, top) = mount(lan, host(2), sample, &["--no-fill", "--peer", &third]);
     lan.until("all are met", || told(lan, &top)["peers"]["connected"] == 3);
@@ -90,6 +90,18 @@ fn we_bring_two_behind_routers_together() {
     let (third, _) = mount(&lan, host(3), &sample, &["--no-fill"]);
     assert_brought_together(&lan, &sample);
     assert_ends_well(third);
+}
+
+/// libtorrent looks for a peer where his stream comes from, which is where he listens over uTP alone; and it leaves our
+/// seed when it has all itself.
+#[test]
+fn libtorrent_brings_two_behind_routers_together() {
+    let lan = Lan::new();
+    let sample = Sample::new(&lan, &[]);
+    let habits = [Habit::Finds(Finder::Pex), Habit::Utp, Habit::Slow];
+    let dir = lan.empty("third");
+    let _third = Client::Libtorrent.start_with(&habits, &lan, host(3), &sample.torrent, &dir);
+    assert_brought_together(&lan, &sample);
 }
 
 /// A leech on the local network finds our seed, or is found by it, with nothing to go by but calls.

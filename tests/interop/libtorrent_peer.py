@@ -1,8 +1,10 @@
-"""A peer by libtorrent: libtorrent_peer.py TORRENT|MAGNET DIR ADDR PORT [pex] [lsd] [dht=ENTRY] [plaintext] [rc4] [utp]
+"""A peer by libtorrent: libtorrent_peer.py TORRENT|MAGNET DIR ADDR PORT [WORD…]
 
-What is in DIR is checked, the rest is downloaded there; serves until it is killed. TCP only, or uTP only; encrypted
-only, if a method is named, else in the clear only; and no way to find peers but the torrent's trackers, those that
-dial it, and what is named at the end.
+Words: pex, lsd, dht=ENTRY, plaintext, rc4, utp, slow.
+
+What is in DIR is checked, the rest is downloaded there, slowly at 16 kB/s; serves until it is killed. TCP only, or uTP
+only; encrypted only, if a method is named, else in the clear only; and no way to find peers but the torrent's trackers,
+those that dial it, and what is named at the end.
 """
 
 import sys
@@ -49,6 +51,7 @@ params.save_path = directory
 params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
 if "pex" not in words:
     params.flags |= lt.torrent_flags.disable_pex
+params.download_limit = 16_000 * ("slow" in words)
 handle = session.add_torrent(params)
 
 start = time.monotonic()

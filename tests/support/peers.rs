@@ -61,6 +61,8 @@ pub(crate) enum Habit {
     Enciphered,
     /// Talks uTP only, or if it is transmission, too.
     Utp,
+    /// Downloads 16 kB in a second, if it is libtorrent.
+    Slow,
 }
 
 impl Client {
@@ -117,6 +119,7 @@ impl Client {
                     Habit::Veiled => "plaintext".to_owned(),
                     Habit::Enciphered => "rc4".to_owned(),
                     Habit::Utp => "utp".to_owned(),
+                    Habit::Slow => "slow".to_owned(),
                 });
                 let words: Vec<_> = words.collect();
                 let args: Vec<&str> =
