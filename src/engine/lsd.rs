@@ -150,11 +150,9 @@ impl Task {
     }
 
     fn hear(&mut self, datagram: &[u8], from: IpAddr) {
-        if !self.calls.hear(now()) {
-            return;
-        }
+        // What is no call takes nobody's turn.
         let Some(call) = Call::parse(datagram) else { return };
-        if call.cookie == Some(self.cookie) {
+        if call.cookie == Some(self.cookie) || !self.calls.hear(now()) {
             return;
         }
         let addr = canonical(SocketAddr::new(from, call.port));
