@@ -256,6 +256,43 @@ async fn a_router_that_lends_no_port_gives_it_for_good() {
     comes_through_upnp(false).await;
 }
 
+/// Answers whatever comes with bytes without sense, few and many, and at last with this.
+async fn babble(socket: UdpSocket, last: String) {
+    let (mut request, noise) = ([0; 1500], [0x5a; 1100]);
+    loop {
+        let (_, from) = socket.recv_from(&mut request).await.unwrap();
+        let reply = [&[0, 0x80 | request[1]], &noise[2..]].concat();
+        for len in [0, 1, 8, 12, 16, 24, 60, 1100] {
+            socket.send_to(&noise[..len], from).await.unwrap();
+            socket.send_to(&reply[..len], from).await.unwrap();
+        }
+        socket.send_to(last.as_bytes(), from).await.unwrap();
+    }
+}
+
+/// A router whose answers make no sense: by PCP, by NAT-PMP, to calls, and to whoever wants its description, without end.
+#[tokio::test]
+async fn a_router_that_talks_nonsense_opens_nothing_and_is_left() {
+    let router = Ipv4Addr::new(127, 83, 1, 6);
+    let calls = UdpSocket::bind((router, 0)).await.unwrap();
+    let gateway = Gateway { router, ssdp: calls.local_addr().unwrap() };
+    let desk = TcpListener::bind((router, 0)).await.unwrap();
+    let at = desk.local_addr().unwrap();
+    tokio::spawn(babble(calls, format!("HTTP/1.1 200 OK\r\nLOCATION: http://{at}/x\r\n\r\n")));
+    let port = UdpSocket::bind((router, ROUTER_PORT)).await.unwrap();
+    tokio::spawn(babble(port, String::new()));
+    let (mapper, mut told) = mapper(gateway);
+    let (mut visitor, _) = timeout(LIMIT, desk.accept()).await.expect("in time").unwrap();
+    let endless = async {
+        visitor.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+        while visitor.write_all(&[b'<'; 4096]).await.is_ok() {}
+        std::io::Result::Ok(())
+    };
+    timeout(LIMIT, endless).await.expect("it hangs up").unwrap();
+    mapper.stop().await;
+    assert_eq!(told.recv().await, None);
+}
+
 /// The libraries open sockets of their own, so there must be no call of them beside a proxy or another interface.
 #[tokio::test]
 async fn no_router_is_asked_beside_a_proxy_or_a_chosen_interface() {
