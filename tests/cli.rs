@@ -187,7 +187,7 @@ fn a_command_line_that_makes_no_sense_is_status_2_with_a_hint() {
             "--no-upload: contradicts --ratio",
         ),
         ("bad rate", &["seed", "--max-up", "fast", "a", "/"], "--max-up fast: is no rate"),
-        ("no rate", &["get", "--max-down", "0", "a", "b"], "--max-down 0: would stop everything"),
+        ("no rate", &["get", "--max-down", "0", "a", "b"], "--max-down 0: nothing would ever move"),
         ("bad tracker", &["get", "--tracker", "x", "a", "b"], "--tracker x: is no tracker"),
         ("bad mount option", &["mount", "-o", "ro,alow_other", "a", "b"], "-o alow_other: unknown"),
         ("write access", &["mount", "-o", "rw", "a", "b"], "-o rw: a btfs mount is always ro"),
@@ -220,7 +220,7 @@ fn what_cannot_be_done_is_status_1_with_a_reason() {
         (
             "no such torrent",
             &["mount", &at("none"), &empty],
-            "none: cannot find the torrent: No such file",
+            "none: cannot find the torrent: no such file",
         ),
         (
             "a directory for a torrent",

@@ -41,6 +41,8 @@ fn what_names_no_torrent_says_why() {
     let other = HEX.replace('0', "1");
     for (name, text, expected) in [
         ("nothing", String::new(), MagnetError::NotMagnet),
+        ("a link of nothing", "magnet:".into(), MagnetError::NoHash),
+        ("a hash for a link", format!("magnet:{HEX}"), MagnetError::NoHash),
         ("a word", "film.torrent".into(), MagnetError::NotMagnet),
         ("39 digits", HEX[1..].into(), MagnetError::NotMagnet),
         ("no digits", "g".repeat(40), MagnetError::NotMagnet),

@@ -147,6 +147,7 @@ impl Mount {
         let log_file =
             self.log_file.map(|file| settings::absolute("--log-file", &file)).transpose()?;
         let mountpoint = mountpoint::check(&self.mountpoint, options.nonempty)?;
+        storage.keep_off(&mountpoint)?;
         mountpoint::check_fuse(mountpoint::FUSE_DEVICE.as_ref())?;
         Ok(MountSettings {
             sources,

@@ -43,6 +43,7 @@ impl NamedProxy {
     pub fn parse(typed: &str) -> Result<Self, UsageError> {
         let url = Url::parse(typed).ok();
         let url = url.filter(|url| matches!(url.scheme(), "socks5" | "socks5h"));
+        let url = url.filter(|url| url.port() != Some(0));
         let url = url.filter(|url| matches!(url.path(), "" | "/") && url.query().is_none());
         let host = url.as_ref().and_then(|url| Host::parse(url.host_str()?).ok());
         let (Some(url), Some(host)) = (url, host) else {
@@ -103,6 +104,7 @@ mod tests {
             ("socks5://me@127.0.0.1:2", None, None),
             ("socks5://:word@127.0.0.1:2", None, None),
             ("socks5://127.0.0.1:2/path", None, None),
+            ("socks5://127.0.0.1:0", None, None),
             ("socks4://127.0.0.1:2", None, None),
             ("http://127.0.0.1:2", None, None),
             ("127.0.0.1:2", None, None),

@@ -67,6 +67,34 @@ impl Storage {
             memory_bytes: memory(&args.memory)?,
         })
     }
+
+    /// Makes sure that nothing is kept on the mount itself, where nobody can write.
+    ///
+    /// # Errors
+    /// One of the directories is the mount point, or below it.
+    pub fn keep_off(&self, mountpoint: &Path) -> Result<(), UsageError> {
+        let cache = ("--cache-dir", &self.cache_dir);
+        let used = match &self.place {
+            Place::Memory => vec![],
+            Place::Cache => vec![cache],
+            Place::Keep(dir) => vec![("--keep", dir), cache],
+        };
+        match used.into_iter().find(|(_, dir)| real(dir).starts_with(mountpoint)) {
+            None => Ok(()),
+            Some((option, dir)) => Err(UsageError(format!(
+                "{option} {}: is on the mount itself; choose a directory that is not below {}",
+                dir.display(),
+                mountpoint.display()
+            ))),
+        }
+    }
+}
+
+/// The path without links, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let resolved =
+        |above: &Path| Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?));
+    path.ancestors().find_map(resolved).unwrap_or_else(|| path.to_owned())
 }
 
 /// `--memory`.
@@ -194,6 +222,33 @@ mod tests {
         ];
         for (typed, expected) in table {
             assert_eq!(read_timeout(typed).ok(), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_on_the_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().canonicalize().unwrap().join("mnt");
+        std::fs::create_dir(&point).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&point, &link).unwrap();
+        let beside = dir.path().join("mnt-cache");
+        for (name, cache_dir, place, complaint) in [
+            ("beside", &beside, Place::Cache, None),
+            ("the mount point", &point, Place::Cache, Some("--cache-dir")),
+            ("below a link to it", &link.join("a/b"), Place::Cache, Some("--cache-dir")),
+            ("kept there", &beside, Place::Keep(point.clone()), Some("--keep")),
+            ("above", &beside, Place::Keep(dir.path().into()), None),
+            ("nothing is kept", &point, Place::Memory, None),
+        ] {
+            let cache_dir = cache_dir.clone();
+            let storage = Storage { cache_dir, place, cache_bytes: 1, memory_bytes: 1 };
+            let told = storage.keep_off(&point).err().map(|error| error.to_string());
+            assert_eq!(
+                told.as_deref().map(|told| told.split(' ').next().unwrap()),
+                complaint,
+                "{name}"
+            );
         }
     }
 

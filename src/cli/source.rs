@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -43,6 +43,10 @@ impl Source {
             Ok(_) => Ok(Self::File(std::path::absolute(path).with_context(shown)?)),
             Err(error) => match named(&typed.to_string_lossy()).with_context(shown)? {
                 Some(source) => Ok(source),
+                None if error.kind() == io::ErrorKind::NotFound => bail!(
+                    "{}: cannot find the torrent: no such file, and no magnet link, info-hash or http URL",
+                    shown()
+                ),
                 None => Err(error).with_context(|| format!("{}: cannot find the torrent", shown())),
             },
         }
@@ -121,7 +125,13 @@ mod tests {
             ("v2 hash", &v2, "v2-only torrents are not supported yet"),
             ("directory", "/", "is a directory"),
             ("nothing there", "/nowhere/x.torrent", "cannot find the torrent"),
-            ("39 digits", &v2[..39], "cannot find the torrent"),
+            ("39 digits", &v2[..39], "cannot find the torrent: no such file, and no magnet link"),
+            (
+                "another scheme",
+                "ftp://x/x.torrent",
+                "no such file, and no magnet link, info-hash or",
+            ),
+            ("magnet of nothing", "MAGNET:x", "names no torrent"),
         ] {
             let error = Source::parse(OsStr::new(typed)).expect_err(name);
             let line = one_line(&error);

@@ -39,9 +39,18 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 /// # Errors
 /// When it cannot be read or is no torrent.
 pub fn metainfo(path: &Path) -> anyhow::Result<Arc<Metainfo>> {
-    let bytes = source::read(path)?;
-    let parsed = Metainfo::parse(&bytes).with_context(|| printable(&path.to_string_lossy()))?;
-    Ok(Arc::new(parsed))
+    described(&source::read(path)?, &printable(&path.to_string_lossy()))
+}
+
+/// The torrent that these bytes describe. Where a web page is what a user has, the link that he wants is on it.
+fn described(bytes: &[u8], shown: &str) -> anyhow::Result<Arc<Metainfo>> {
+    match Metainfo::parse(bytes) {
+        Ok(metainfo) => Ok(Arc::new(metainfo)),
+        Err(_) if bytes.trim_ascii_start().starts_with(b"<") => {
+            bail!("{shown}: is a web page, no .torrent file; look there for a link to one")
+        }
+        Err(error) => Err(error).with_context(|| shown.to_owned()),
+    }
 }
 
 /// A torrent as far as it is known without asking peers.
@@ -63,8 +72,7 @@ pub async fn named(node: &Node, source: &Source) -> anyhow::Result<Named> {
         Source::Magnet(magnet) => Ok(Named::Magnet(magnet.clone())),
         Source::Url(url) => {
             let bytes = node.fetch(url, MAX_TORRENT_LEN).await.with_context(|| source.shown())?;
-            let parsed = Metainfo::parse(&bytes).with_context(|| source.shown())?;
-            Ok(Named::Torrent(Arc::new(parsed)))
+            Ok(Named::Torrent(described(&bytes, &source.shown())?))
         }
     }
 }

@@ -79,7 +79,8 @@ impl Magnet {
             return Ok(Self::of(info_hash));
         }
         let scheme = text.get(..SCHEME.len()).filter(|s| s.eq_ignore_ascii_case(SCHEME));
-        let query = scheme.map(|_| &text[SCHEME.len()..]).ok_or(MagnetError::NotMagnet)?;
+        let rest = scheme.map(|_| &text[SCHEME.len()..]).ok_or(MagnetError::NotMagnet)?;
+        let query = rest.strip_prefix('?').unwrap_or(rest);
         let mut magnet = Self::of(topic(query)?);
         for (key, value) in fields(query) {
             magnet.take(key, value);
@@ -135,11 +136,11 @@ impl Magnet {
 impl fmt::Display for Magnet {
     /// The shortest link to the same torrent.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}xt=urn:btih:{}", self.info_hash)
+        write!(f, "{SCHEME}?xt=urn:btih:{}", self.info_hash)
     }
 }
 
-const SCHEME: &str = "magnet:?";
+const SCHEME: &str = "magnet:";
 const V1: &str = "urn:btih:";
 const V2: &str = "urn:btmh:";
 

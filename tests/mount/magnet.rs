@@ -276,7 +276,7 @@ fn a_url_is_fetched_within_limits_and_leads_nowhere_it_may_not() {
     let point = sample.stage.dir("mnt");
     for (path, args, expected) in [
         ("none", &[][..], "HTTP status 404"),
-        ("page", &[], "not a torrent"),
+        ("page", &[], "is a web page, no .torrent file"),
         ("endless", &[], "longer than 16 MiB"),
         ("loop", &[], "too many redirects"),
         ("inside", &[], "refused to follow the URL to 127.0.0.1"),

@@ -299,6 +299,8 @@ fn what_keeps_a_mount_from_beginning_is_one_line() {
     let mut bytes = fs::read(&torrent).unwrap();
     bytes.truncate(bytes.len() / 2);
     fs::write(&garbled, bytes).unwrap();
+    let page = stage.path("page.torrent");
+    fs::write(&page, "\n<!doctype html><a href=x.torrent>").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let file = data.to_str().unwrap();
@@ -310,6 +312,14 @@ fn what_keeps_a_mount_from_beginning_is_one_line() {
         ("a log in no directory", &torrent, &["--log-file", "/none/log"], 1, "--log-file"),
         ("an unknown mount option", &torrent, &["-o", "rwx"], 2, "-o rwx: unknown"),
         ("a contradiction", &torrent, &["--keep", "k", "--store", "memory"], 2, "contradicts"),
+        ("a web page", &page, &[], 1, "is a web page, no .torrent file"),
+        (
+            "a mount to keep in",
+            &torrent,
+            &["--keep", point.to_str().unwrap()],
+            2,
+            "the mount itself",
+        ),
     ];
     for foreground in [false, true] {
         for (name, torrent, args, code, expected) in table {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use url::Url;
+use url::{Host, Url};
 
 use crate::cli::blocklist;
 use crate::cli::exit::UsageError;
@@ -111,7 +111,8 @@ fn rate(option: &str, typed: &str) -> Result<NonZeroU64, UsageError> {
         UsageError(format!("{option} {typed}: is no rate; write it as 500KiB/s or 10MB/s"))
     })?;
     NonZeroU64::new(bytes.0).ok_or_else(|| {
-        UsageError(format!("{option} {typed}: would stop everything; give at least one byte"))
+        let advice = if option == "--max-up" { "; --no-upload does that" } else { "" };
+        UsageError(format!("{option} {typed}: nothing would ever move{advice}"))
     })
 }
 
@@ -166,9 +167,10 @@ fn dht(args: &NetworkArgs, alone: bool) -> Result<Option<dht::Settings>, UsageEr
 
 fn node(typed: &str) -> Result<(String, u16), UsageError> {
     let parts = typed.rsplit_once(':').and_then(|(host, port)| {
+        Host::parse(host).ok()?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = port.parse().ok().filter(|port| *port != 0)?;
-        (!host.is_empty()).then(|| (host.to_owned(), port))
+        Some((host.to_owned(), port))
     });
     parts.ok_or_else(|| {
         UsageError(format!(
@@ -276,6 +278,9 @@ mod tests {
             ("node.example", None),
             ("node.example:0", None),
             (":6881", None),
+            ("http://node.example:6881", None),
+            ("2001:db8::1:6881", None),
+            ("no de.example:6881", None),
         ];
         for (typed, expected) in table {
             let expected = expected.map(|(host, port)| (host.to_owned(), port));
