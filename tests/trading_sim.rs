@@ -163,34 +163,47 @@ fn equal_peers_get_what_they_give() {
     });
 }
 
+/// Five that give four times as much as five others: how many times as much they have after so long. Without a seed,
+/// each begins with a third.
+fn ahead(world: &mut World, source: Option<Line>, time: f64) -> f64 {
+    let pieces: Vec<_> = world.torrent.geometry.pieces().collect();
+    let source = source.map(|line| world.seed(line));
+    let lines = [Line { up: 4 * slow().up, ..slow() }, slow()];
+    let [rich, poor] = lines.map(|line| {
+        [0, 1, 2, 3, 4].map(|nth| {
+            let mut have = Bitfield::empty(pieces.len() as u32);
+            for piece in pieces.iter().skip(nth % 3).step_by(3).filter(|_| source.is_none()) {
+                have.insert(*piece);
+            }
+            world.swarm(line, have, Config::default())
+        })
+    });
+    let everyone: Vec<_> = [rich, poor].concat().into_iter().chain(source).collect();
+    rich.iter().chain(&poor).for_each(|leech| world.introduce(*leech, &everyone));
+    world.run(seconds(time));
+    let had = |leeches: &[NodeId]| {
+        leeches.iter().map(|leech| world.node(*leech).down_bytes).sum::<u64>() as f64
+    };
+    assert!(!rich.iter().any(|node| world.complete(*node)), "too late to matter");
+    had(&rich) / had(&poor)
+}
+
 #[test]
 fn who_gives_more_gets_it_sooner() {
+    // It serves all alike, and has less for them than they can take.
+    let short = Line { up: 2 * MB, ..slow() };
+    let cases = [("among themselves", None, 18.0), ("beside a seed", Some(short), 9.0)];
     replay("who_gives_more", 1, |seed| {
-        let mut world = World::new(seed, 24 * MIB, PIECE);
-        // Each begins with a third: where all wait for what comes out of a seed, nobody can be ahead.
-        let pieces: Vec<_> = world.torrent.geometry.pieces().collect();
-        let lines = [Line { up: 4 * slow().up, ..slow() }, slow()];
-        let [rich, poor] = lines.map(|line| {
-            [0, 1, 2, 3, 4].map(|nth| {
-                let mut third = Bitfield::empty(pieces.len() as u32);
-                for piece in pieces.iter().skip(nth % 3).step_by(3) {
-                    third.insert(*piece);
-                }
-                world.swarm(line, third, Config::default())
-            })
-        });
-        let leeches = &[rich, poor].concat()[..];
-        leeches.iter().for_each(|leech| world.introduce(*leech, leeches));
-        // Once a few of the last pieces are all that is wanted, who gave what no longer matters.
-        world.run(seconds(12.0));
-        let had = |leeches: &[NodeId]| {
-            leeches.iter().map(|leech| world.node(*leech).down_bytes).sum::<u64>() as f64
-        };
-        let more = had(&rich) / had(&poor);
-        println!("who gives four times as much has {more:.2} times as much");
-        assert!(more > 1.4, "{more}");
-        assert!(!all_complete(&world, leeches), "too late to matter");
-        world.trace()
+        let mut trace = 0u64;
+        for (name, source, time) in cases {
+            let mut world = World::new(seed, 24 * MIB, QUARTER_PIECE);
+            let more = ahead(&mut world, source, time);
+            println!("{name}: who gives four times as much has {more:.2} times as much");
+            // Of 40 seeds: 1.37 at least among themselves, 1.80 beside a seed.
+            assert!(more > 1.3, "{name}: {more}");
+            trace = trace.rotate_left(1) ^ world.trace();
+        }
+        trace
     });
 }
 
