@@ -214,7 +214,11 @@ impl World {
             peer_id: peer_id(node),
             listen_port: 6881,
             config,
-            seed: self.seed.wrapping_mul(1_000_003).wrapping_add(node as u64),
+            // All bits of it count: some draw an address from the upper half.
+            seed: StdRng::seed_from_u64(
+                self.seed.wrapping_mul(1_000_003).wrapping_add(node as u64),
+            )
+            .random(),
         };
         let swarm = Swarm::new(setup, self.now());
         self.add(Brain::Swarm(Box::new(swarm)), line)
