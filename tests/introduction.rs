@@ -11,7 +11,7 @@ use btfs::proto::config::Config;
 use btfs::proto::introduction::{Event, Introduction, MAX_KEPT, Setup};
 use btfs::proto::metadata::Word;
 use btfs::proto::origin::Origin;
-use btfs::proto::swarm::Parting;
+use btfs::proto::parting::Parting;
 use btfs::proto::units::{BLOCK_LEN, InfoHash, PeerId, PeerKey};
 use btfs::proto::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
 use btfs::proto::wire::message::{Handshake, Message, Request, Reserved};
@@ -225,11 +225,15 @@ fn peers_name_others_but_none_on_the_blocklist_and_are_refused_twice() {
         info_hash: InfoHash([0; 20]),
         peer_id: PeerId([2; 20]),
     };
-    for (key, peer_id, parting) in
-        [(5, PeerId([2; 20]), Parting::Duplicate), (6, PeerId([1; 20]), Parting::Ourselves)]
-    {
-        let said = Handshake { peer_id, ..twin };
+    for (name, key, id, closed, parting) in [
+        ("it dialled us when we dialled it", 5, 2, 1, Parting::Duplicate),
+        ("and once more", 6, 2, 6, Parting::Duplicate),
+        ("ourselves", 7, 1, 7, Parting::Ourselves),
+    ] {
+        let said = Handshake { peer_id: PeerId([id; 20]), ..twin };
         introduction.handle_connected(PeerKey(key), addr(9), true, said, now);
-        assert!(events(&mut introduction).contains(&Event::Close(PeerKey(key), parting)));
+        let told = events(&mut introduction);
+        assert!(told.contains(&Event::Close(PeerKey(closed), parting)), "{name}: {told:?}");
+        assert_eq!(introduction.peers().len(), 1, "{name}");
     }
 }

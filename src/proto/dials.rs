@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::candidates::Candidates;
 use super::config::Config;
 use super::origin::Origin;
+use super::parting::Parting;
 
 /// Time between two cries for peers.
 const ASKING: Duration = Duration::from_secs(30);
@@ -110,6 +111,14 @@ impl Dials {
     pub fn failed(&mut self, addr: SocketAddr, now: Instant) {
         self.under_way.remove(&addr);
         self.candidates.failed(addr, now);
+    }
+
+    /// The connection that came of it was closed by us, for this reason.
+    pub fn refused(&mut self, addr: SocketAddr, parting: Parting, now: Instant) {
+        if parting == Parting::Ourselves {
+            return self.forget(addr);
+        }
+        self.failed(addr, now);
     }
 
     /// The address is our own.

@@ -19,16 +19,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::announce::reach::Reach;
-use super::candidates::{Candidates, culprit, is_local};
+use super::candidates::{Candidates, culprit};
 use super::config::Config;
 use super::dials::Dials;
 use super::gossip::Hearing;
 use super::metadata::Word;
 use super::metadata::fetch::{Fetch, Outcome, Standing};
 use super::origin::Origin;
-use super::swarm::Parting;
+use super::parting::Parting;
 use super::units::{InfoHash, PeerId, PeerKey};
-use super::wire::extension::{Extension, ExtensionHandshake, ExtensionIds, HANDSHAKE_ID};
+use super::welcome::{Guest, Welcome, hello};
+use super::wire::extension::{Extension, HANDSHAKE_ID};
 use super::wire::message::{Handshake, Message};
 use super::wire::pex::Exchange;
 
@@ -189,10 +190,14 @@ impl Introduction {
         now: Instant,
     ) {
         self.dials.arrived(addr);
-        if let Some(parting) = self.refusal(addr, said.peer_id, now) {
-            self.dials.candidates.failed(addr, now);
-            self.events.push_back(Event::Close(key, parting));
-            return;
+        match self.welcome(Guest { addr, incoming, id: said.peer_id, since: now }) {
+            Welcome::Kept => {}
+            Welcome::InPlaceOf(twin) => self.part(twin, Parting::Duplicate, now),
+            Welcome::Refused(parting) => {
+                self.dials.refused(addr, parting, now);
+                self.events.push_back(Event::Close(key, parting));
+                return;
+            }
         }
         if said.reserved.extended {
             self.transmit.push_back((key, self.hello(addr)));
@@ -317,35 +322,19 @@ impl Introduction {
     fn hello(&self, addr: SocketAddr) -> Message {
         let mut spoken = vec![Extension::Metadata, Extension::DontHave, Extension::UploadOnly];
         spoken.extend(self.setup.config.exchange.then_some(Extension::Pex));
-        let hello = ExtensionHandshake {
-            ids: ExtensionIds::local(&spoken),
-            port: (self.setup.listen_port != 0).then_some(self.setup.listen_port),
-            client: Some(concat!("btfs ", env!("CARGO_PKG_VERSION")).into()),
-            requests: u16::try_from(self.setup.config.max_incoming_requests).ok(),
-            your_ip: Some(addr.ip()),
-            metadata_len: None,
-            upload_only: None,
-        };
+        let hello = hello(&spoken, self.setup.listen_port, &self.setup.config, addr.ip());
         Message::Extended { id: HANDSHAKE_ID, payload: hello.encode() }
     }
 
-    fn refusal(&self, addr: SocketAddr, id: PeerId, now: Instant) -> Option<Parting> {
-        if id == self.setup.peer_id {
-            return Some(Parting::Ourselves);
+    fn welcome(&self, guest: Guest) -> Welcome {
+        if self.dials.candidates.is_banned(guest.addr, guest.since) {
+            return Welcome::Refused(Parting::Banned);
         }
-        if self.dials.candidates.is_banned(addr, now) {
-            return Some(Parting::Banned);
-        }
-        let alone = !self.setup.config.many_per_ip && !is_local(addr.ip());
-        let twin = |peer: &Acquaintance| {
-            peer.handshake.peer_id == id || (alone && peer.addr.ip() == addr.ip())
-        };
-        if self.peers.values().any(twin) {
-            return Some(Parting::Duplicate);
-        }
+        let Config { target_peers, max_peers, many_per_ip, .. } = self.setup.config;
         // Those who come by themselves find a few places more than we dial for.
-        let most = (2 * self.setup.config.target_peers).min(self.setup.config.max_peers);
-        (self.peers.len() >= most).then_some(Parting::Crowded)
+        let most = (2 * target_peers).min(max_peers);
+        let here = self.peers.iter().map(|(key, peer)| (*key, peer.guest()));
+        guest.welcome(self.setup.peer_id, here, most, many_per_ip)
     }
 
     fn keep_house(&mut self, now: Instant) {

@@ -20,6 +20,7 @@ use super::rate::Rate;
 use super::ration::Ration;
 use super::units::{BlockRef, PeerId, PeerKey, PieceIndex};
 use super::upload::UploadQueue;
+use super::welcome::Guest;
 use super::wire::extension::ExtensionHandshake;
 use super::wire::pex::Traits;
 pub use line::FIRST_DEPTH;
@@ -210,6 +211,12 @@ impl Peer {
             line: Line::new(now),
             heed: 1.0,
         }
+    }
+
+    /// As whom it was met.
+    pub fn guest(&self) -> Guest {
+        let Self { addr, incoming, id, since, .. } = *self;
+        Guest { addr, incoming, id, since }
     }
 
     /// Where the peer takes connections, or else where it calls from.

@@ -54,9 +54,11 @@ use super::picker::Picker;
 use super::readahead::Readers;
 use super::spread::Spread;
 use super::units::{PeerId, PeerKey, PieceIndex};
+use super::welcome::{Guest, Welcome};
 use super::wire::message::{Handshake, Message};
 
-pub use event::{Event, Job, Parting};
+pub use super::parting::Parting;
+pub use event::{Event, Job};
 
 /// Time between two looks at what may have been forgotten: silence, keep-alives, dials.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -69,9 +71,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(100);
 
 /// Silence of the peer after which it is gone.
 const DEAD: Duration = Duration::from_secs(200);
-
-/// Age to which a connection may have crossed another on its way.
-const CROSSING: Duration = Duration::from_secs(10);
 
 /// Messages without sense that a peer may send before we part.
 const MAX_ODDITIES: u32 = 64;
@@ -274,17 +273,15 @@ impl Swarm {
         now: Instant,
     ) {
         self.dials.arrived(addr);
-        if let Some(twin) = self.crossed(said.peer_id, incoming, now) {
-            self.part(twin, Parting::Duplicate, now);
-        }
-        if let Some(parting) = self.refusal(addr, incoming, said.peer_id, now) {
-            if parting == Parting::Ourselves {
-                self.dials.forget(addr);
-            } else {
-                self.dials.candidates.failed(addr, now);
+        let guest = Guest { addr, incoming, id: said.peer_id, since: now };
+        match self.welcome(guest) {
+            Welcome::Kept => {}
+            Welcome::InPlaceOf(twin) => self.part(twin, Parting::Duplicate, now),
+            Welcome::Refused(parting) => {
+                self.dials.refused(addr, parting, now);
+                self.events.push_back(Event::Close(key, parting));
+                return;
             }
-            self.events.push_back(Event::Close(key, parting));
-            return;
         }
         let mut peer =
             Peer::new(key, addr, incoming, said.peer_id, self.geometry.piece_count(), now);

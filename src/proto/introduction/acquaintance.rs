@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::proto::bencode::BencodeError;
 use crate::proto::gossip::Gossip;
+use crate::proto::welcome::Guest;
 use crate::proto::wire::extension::ExtensionHandshake;
 use crate::proto::wire::message::{Handshake, Message};
 
@@ -60,6 +61,12 @@ impl Acquaintance {
             kept: Vec::new(),
             kept_bytes: 0,
         }
+    }
+
+    /// As whom it was met.
+    pub(super) fn guest(&self) -> Guest {
+        let Self { addr, incoming, since, .. } = *self;
+        Guest { addr, incoming, id: self.handshake.peer_id, since }
     }
 
     /// Where it takes connections, or else where it calls from.

@@ -10,13 +10,16 @@
 //!
 //! Not here: the bytes ([`crate::proto::wire::extension`]).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{CROSSING, Parting, Swarm};
+use super::{Parting, Swarm};
 use crate::proto::peer::Peer;
 use crate::proto::units::PeerKey;
 use crate::proto::wire::extension::{Extension, encode_upload_only};
 use crate::proto::wire::message::Message;
+
+/// Age from which on a connection has told what its peer has, one HAVE after another.
+const TELLING: Duration = Duration::from_secs(10);
 
 impl Swarm {
     /// Whether nothing will be wanted beside what is here.
@@ -63,7 +66,7 @@ impl Swarm {
     /// they have may still be on its way, as one HAVE after another.
     pub(super) fn part_from_uploaders(&mut self, now: Instant) {
         let idle = |peer: &&Peer| {
-            let settled = now.saturating_duration_since(peer.since) >= CROSSING;
+            let settled = now.saturating_duration_since(peer.since) >= TELLING;
             let unused = !peer.am_interested && peer.wants_no_more();
             settled && unused && !self.dials.candidates.stays(peer.addr)
         };
