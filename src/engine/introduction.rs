@@ -244,9 +244,7 @@ impl Introducer {
                 }
                 Event::NeedPeers => {
                     self.presence.tracker.iter().for_each(TrackerHandle::need_peers);
-                    let hash = self.magnet.info_hash;
-                    self.resources.lsd.iter().for_each(|lsd| lsd.seek(hash));
-                    self.resources.dht.iter().for_each(|dht| dht.seek(hash));
+                    self.resources.seek(self.magnet.info_hash);
                 }
                 Event::Known(info) => known = Some(info),
             }

@@ -87,9 +87,7 @@ impl Presence {
 
     /// Lets everyone go, and says good-bye to the trackers.
     pub(super) async fn end(self, resources: &Resources) {
-        resources.network.shut(self.door.info_hash);
-        resources.lsd.iter().for_each(|lsd| lsd.leave(self.door.info_hash));
-        resources.dht.iter().for_each(|dht| dht.leave(self.door.info_hash));
+        resources.withdraw(self.door.info_hash);
         drop(self.from_peers);
         if let Some(tracker) = self.tracker {
             tracker.stop().await;

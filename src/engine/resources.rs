@@ -35,7 +35,7 @@ use super::network::Network;
 use super::store::open_files::OpenFiles;
 use super::tracker::Dialer;
 use super::workers::Workers;
-use crate::proto::units::{PieceIndex, TorrentId};
+use crate::proto::units::{InfoHash, PieceIndex, TorrentId};
 
 /// One for the process.
 #[derive(Debug)]
@@ -105,6 +105,19 @@ impl Resources {
         self.torrents.write().commands.remove(&torrent);
         self.budget.forget_torrent(torrent);
         self.assembling.share(torrent, 0);
+    }
+
+    /// Asks the local network and the DHT for peers of the torrent, as far as it was made known there.
+    pub fn seek(&self, info_hash: InfoHash) {
+        self.lsd.iter().for_each(|lsd| lsd.seek(info_hash));
+        self.dht.iter().for_each(|dht| dht.seek(info_hash));
+    }
+
+    /// Nobody reaches the torrent any more, and nobody hears of it, but for trackers.
+    pub fn withdraw(&self, info_hash: InfoHash) {
+        self.network.shut(info_hash);
+        self.lsd.iter().for_each(|lsd| lsd.leave(info_hash));
+        self.dht.iter().for_each(|dht| dht.leave(info_hash));
     }
 
     /// Tells torrents and trackers, those to come as well, that peers reach us there from outside.

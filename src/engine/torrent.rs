@@ -430,8 +430,7 @@ impl Torrent {
     /// Asks all who may know of peers.
     fn need_peers(&self) {
         self.tracker.iter().for_each(TrackerHandle::need_peers);
-        self.resources.lsd.iter().for_each(|lsd| lsd.seek(self.door.info_hash));
-        self.resources.dht.iter().for_each(|dht| dht.seek(self.door.info_hash));
+        self.resources.seek(self.door.info_hash);
     }
 
     fn work(&mut self, job: Job, now: Instant) {
@@ -478,9 +477,7 @@ impl Torrent {
 
     /// Lets readers and peers go, stores what is in hand, records it, and says good-bye to the trackers.
     async fn stop(mut self, done: oneshot::Sender<()>, mut inboxes: Inboxes) {
-        self.resources.network.shut(self.door.info_hash);
-        self.resources.lsd.iter().for_each(|lsd| lsd.leave(self.door.info_hash));
-        self.resources.dht.iter().for_each(|dht| dht.leave(self.door.info_hash));
+        self.resources.withdraw(self.door.info_hash);
         for waiting in std::mem::take(&mut self.waiting).into_values() {
             (waiting.deliver)(Err(ReadFailure::Stopped));
         }
