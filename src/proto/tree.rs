@@ -12,137 +12,20 @@
 //! Not here: bytes, times as the kernel wants them, permissions ([`crate::fs::ops`]); making names legal
 //! ([`crate::proto::metainfo`]).
 
+mod draft;
+mod node;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha1::{Digest, Sha1};
+use super::metainfo::Metainfo;
+use super::units::{InfoHash, TorrentId};
+use draft::{DraftKind, Drafts};
 
-use super::metainfo::{File, FileKind, Metainfo};
-use super::units::{FileIndex, InfoHash, TorrentId};
+pub use node::{Entry, EntryKind, FileRef, Ino, Node, NodeKind};
 
 /// Longest name that the kernel takes, in bytes.
 pub const MAX_NAME_LEN: usize = 255;
-
-/// Number of a node in the mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ino(pub u64);
-
-impl Ino {
-    /// The mount's root.
-    pub const ROOT: Self = Self(1);
-
-    /// The number that a node with this hash asks for.
-    fn wanted(seed: &[u8; 20]) -> Self {
-        let head = seed.first_chunk().expect("eight of twenty bytes");
-        Self(u64::from_be_bytes(*head) >> 1).or_after_root()
-    }
-
-    /// The number to try when this one is taken.
-    fn next(self) -> Self {
-        Self((self.0 + 1) & (u64::MAX >> 1)).or_after_root()
-    }
-
-    fn or_after_root(self) -> Self {
-        if self <= Self::ROOT { Self(2) } else { self }
-    }
-}
-
-/// One file of one torrent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileRef {
-    /// The torrent.
-    pub torrent: TorrentId,
-    /// The file in it.
-    pub file: FileIndex,
-}
-
-/// A directory, file or link.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Its number.
-    pub ino: Ino,
-    /// The directory that it is in; the root is in itself.
-    pub parent: Ino,
-    /// The torrent that it is of; none for the root.
-    pub torrent: Option<TorrentId>,
-    /// What it is.
-    pub kind: NodeKind,
-}
-
-impl Node {
-    /// The torrent's file behind the node, if it is a file.
-    pub fn file(&self) -> Option<FileRef> {
-        match (self.torrent, &self.kind) {
-            (Some(torrent), &NodeKind::File { file, .. }) => Some(FileRef { torrent, file }),
-            _ => None,
-        }
-    }
-}
-
-/// What a node is.
-#[derive(Clone, Debug)]
-pub enum NodeKind {
-    /// A directory.
-    Directory {
-        /// What is in it, in byte order of names. Shared, so that a listing under way keeps its own.
-        entries: Arc<[Entry]>,
-        /// How many of them are directories.
-        subdirectories: u32,
-    },
-    /// A file with content.
-    File {
-        /// Which file of its torrent.
-        file: FileIndex,
-        /// Bytes in it.
-        length: u64,
-        /// BEP 47 attribute `x`.
-        executable: bool,
-    },
-    /// A link to another node of the same torrent.
-    Symlink {
-        /// Relative path, as readlink tells it.
-        target: String,
-    },
-}
-
-impl NodeKind {
-    fn directory(list: impl IntoIterator<Item = Entry>) -> Self {
-        let entries: Arc<[Entry]> = list.into_iter().collect();
-        let inner = entries.iter().filter(|entry| entry.kind == EntryKind::Directory);
-        let subdirectories = inner.count() as u32;
-        Self::Directory { entries, subdirectories }
-    }
-
-    fn entry_kind(&self) -> EntryKind {
-        match self {
-            Self::Directory { .. } => EntryKind::Directory,
-            Self::File { .. } => EntryKind::File,
-            Self::Symlink { .. } => EntryKind::Symlink,
-        }
-    }
-}
-
-/// One name in a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The name.
-    pub name: Box<str>,
-    /// The node that it names.
-    pub ino: Ino,
-    /// What that node is.
-    pub kind: EntryKind,
-}
-
-/// A node's kind, as a listing tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A directory.
-    Directory,
-    /// A file with content.
-    File,
-    /// A symbolic link.
-    Symlink,
-}
 
 /// Why a torrent does not go into the tree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -371,124 +254,6 @@ impl Tree {
     }
 }
 
-/// The nodes of one torrent before they have their numbers; a parent stands before its children, and the
-/// first is the one that goes into the root.
-struct Drafts<'a>(Vec<Draft<'a>>);
-
-struct Draft<'a> {
-    /// Place of the directory that it is in; none for the first.
-    parent: Option<usize>,
-    /// Hash over info-hash and path.
-    seed: [u8; 20],
-    kind: DraftKind<'a>,
-}
-
-enum DraftKind<'a> {
-    Directory(BTreeMap<&'a str, usize>),
-    File { file: FileIndex, length: u64, executable: bool },
-    Symlink(String),
-}
-
-impl DraftKind<'_> {
-    fn node_kind(&self) -> NodeKind {
-        match self {
-            Self::Directory(_) => NodeKind::directory([]),
-            &Self::File { file, length, executable } => NodeKind::File { file, length, executable },
-            Self::Symlink(target) => NodeKind::Symlink { target: target.clone() },
-        }
-    }
-
-    fn entry_kind(&self) -> EntryKind {
-        match self {
-            Self::Directory(_) => EntryKind::Directory,
-            Self::File { .. } => EntryKind::File,
-            Self::Symlink(_) => EntryKind::Symlink,
-        }
-    }
-}
-
-impl<'a> Drafts<'a> {
-    /// A directory with nothing in it.
-    fn empty(info_hash: InfoHash) -> Self {
-        let kind = DraftKind::Directory(BTreeMap::new());
-        Self(vec![Draft { parent: None, seed: info_hash.0, kind }])
-    }
-
-    fn of(meta: &'a Metainfo) -> Result<Self, AddError> {
-        if !meta.single_file {
-            return Self::below(meta);
-        }
-        let first = shown(meta).next().or_else(|| Some((FileIndex(0), meta.files.first()?)));
-        let kind = first.map_or(DraftKind::Directory(BTreeMap::new()), |(i, f)| leaf(i, f));
-        Ok(Self(vec![Draft { parent: None, seed: meta.info_hash.0, kind }]))
-    }
-
-    /// All files below a directory.
-    fn below(meta: &'a Metainfo) -> Result<Self, AddError> {
-        let mut drafts = Self::empty(meta.info_hash);
-        for (index, file) in shown(meta) {
-            let clash = || AddError::Clash(file.path.join("/"));
-            let (name, directories) = file.path.split_last().ok_or_else(clash)?;
-            let mut at = 0;
-            for directory in directories {
-                at = drafts.directory(at, directory).ok_or_else(clash)?;
-            }
-            drafts.child(at, name, leaf(index, file)).ok_or_else(clash)?;
-        }
-        Ok(drafts)
-    }
-
-    /// The directory of this name in the one at `parent`, made if it is not there; none if a file is.
-    fn directory(&mut self, parent: usize, name: &'a str) -> Option<usize> {
-        let DraftKind::Directory(children) = &self.0[parent].kind else { return None };
-        match children.get(name) {
-            Some(&at) => matches!(self.0[at].kind, DraftKind::Directory(_)).then_some(at),
-            None => self.child(parent, name, DraftKind::Directory(BTreeMap::new())),
-        }
-    }
-
-    /// A new node in the directory at `parent`; none if the name is taken.
-    fn child(&mut self, parent: usize, name: &'a str, kind: DraftKind<'a>) -> Option<usize> {
-        let at = self.0.len();
-        let DraftKind::Directory(children) = &mut self.0[parent].kind else { return None };
-        if children.contains_key(name) {
-            return None;
-        }
-        children.insert(name, at);
-        let seed = Sha1::new().chain_update(self.0[parent].seed).chain_update(name).finalize();
-        self.0.push(Draft { parent: Some(parent), seed: seed.into(), kind });
-        Some(at)
-    }
-}
-
-/// The files that are not padding.
-fn shown(meta: &Metainfo) -> impl Iterator<Item = (FileIndex, &File)> {
-    let files = (0..).map(FileIndex).zip(&meta.files);
-    files.filter(|(_, file)| file.kind != FileKind::Padding)
-}
-
-fn leaf(index: FileIndex, file: &File) -> DraftKind<'static> {
-    match &file.kind {
-        FileKind::Symlink { target } => DraftKind::Symlink(relative(&file.path, target)),
-        &FileKind::Regular { executable } => {
-            DraftKind::File { file: index, length: file.length, executable }
-        }
-        FileKind::Padding => {
-            DraftKind::File { file: index, length: file.length, executable: false }
-        }
-    }
-}
-
-/// The way from the link at `from` to `target`, both below the torrent's directory.
-fn relative(from: &[String], target: &[String]) -> String {
-    let directory = &from[..from.len().saturating_sub(1)];
-    let shared = directory.iter().zip(target).take_while(|(a, b)| a == b).count();
-    let up = directory[shared..].iter().map(|_| "..");
-    let down = target[shared..].iter().map(String::as_str);
-    let way: Vec<&str> = up.chain(down).collect();
-    if way.is_empty() { ".".to_owned() } else { way.join("/") }
-}
-
 /// The name with a suffix: before the extension of a file, at the end of a directory's name. The stem is
 /// cut where the whole would be too long.
 fn with_suffix(name: &str, suffix: &str, is_file: bool) -> String {
@@ -504,14 +269,6 @@ fn with_suffix(name: &str, suffix: &str, is_file: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_skip_zero_and_the_root() {
-        assert_eq!(Ino::wanted(&[0; 20]), Ino(2));
-        assert_eq!(Ino::wanted(&[0xff; 20]), Ino(u64::MAX >> 1));
-        assert_eq!(Ino(u64::MAX >> 1).next(), Ino(2));
-        assert_eq!(Ino(41).next(), Ino(42));
-    }
 
     #[test]
     fn a_taken_number_gives_way_to_the_next_free_one() {
@@ -537,21 +294,5 @@ mod tests {
         }
         let long = with_suffix(&"é".repeat(127), " [0123456789]", true);
         assert!(long.len() <= MAX_NAME_LEN && long.ends_with("é [0123456789]"), "{long}");
-    }
-
-    #[test]
-    fn a_link_takes_the_shortest_way() {
-        let path = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
-        for (from, target, expected) in [
-            ("link", "file", "file"),
-            ("a/link", "file", "../file"),
-            ("a/b/link", "a/c/file", "../c/file"),
-            ("a/link", "a/file", "file"),
-            ("a/b/link", "a", ".."),
-            ("a/link", "a", "."),
-        ] {
-            let way = relative(&path(from), &path(target));
-            assert_eq!(way, expected, "{from} -> {target}");
-        }
     }
 }
