@@ -289,6 +289,17 @@ fn who_comes_alone_is_told_at_once_and_those_who_come_together_of_all() {
 }
 
 #[test]
+fn who_was_there_first_hears_of_the_next_within_a_second() {
+    let mut scene = Scene::new(false, Config::default());
+    scene.meet(1, public(1), true);
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.told(1), []);
+    scene.meet(2, public(2), true);
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.told(1), [exchange(&[("8.8.0.2:6881", 0)], &[])]);
+}
+
+#[test]
 fn nobody_outside_is_told_or_believed_about_the_inside() {
     let all = [
         "8.8.9.9:1",

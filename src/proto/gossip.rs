@@ -15,7 +15,7 @@ use super::wire::pex::{Exchange, MAX_NAMED, Traits};
 /// soon when the one before it was held up on its way.
 pub const PACE: Duration = Duration::from_secs(65);
 
-/// Time after which it is looked again whether there is anything to tell.
+/// Time after which it is looked again whether anything has changed for a peer that was told of others.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Time between two exchanges of a peer that are both heard: a minute, less what may have held up the first.
@@ -66,7 +66,11 @@ impl Gossip {
         };
         self.told.extend(news.added.iter().copied());
         self.told.retain(|addr, _| !news.dropped.contains(addr));
-        self.look_at = now + if news.is_empty() { LOOK } else { PACE };
+        self.look_at = match (news.is_empty(), self.told.is_empty()) {
+            (true, true) => now,
+            (true, false) => now + LOOK,
+            (false, _) => now + PACE,
+        };
         (!news.is_empty()).then_some(news)
     }
 
