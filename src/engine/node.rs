@@ -16,6 +16,7 @@ use url::Url;
 
 use super::check::Checked;
 use super::clock;
+use super::content::Content;
 use super::description;
 use super::dht::{self, Dht};
 use super::egress::{Egress, LocalAddrs};
@@ -35,8 +36,10 @@ use super::tracker::FetchError;
 use super::utp::Utp;
 use super::workers::Workers;
 use crate::proto::announce::Progress;
+use crate::proto::bitfield::Bitfield;
 use crate::proto::blocklist::Blocklist;
 use crate::proto::config::Config;
+use crate::proto::dials::Dials;
 use crate::proto::introduction::{Introduction, Setup as Beginning};
 use crate::proto::magnet::Magnet;
 use crate::proto::metainfo::Metainfo;
@@ -403,46 +406,14 @@ impl Node {
         company: Company,
     ) -> Handle {
         let Opened { content, doubted, lock } = opened;
-        let metainfo = content.metainfo.clone();
+        let fill = options.config.fill && self.online().is_some();
+        let swarm = self.swarm(&content, &doubted, options, &presence, company.met);
         let (done, done_inbox) = mpsc::channel(DONE_CAPACITY);
-        let total = metainfo.geometry.total();
+        let total = content.metainfo.geometry.total();
         let have_bytes = content.have.resident_bytes(&(0..total));
         let have = content.have.count();
         let (status, watch_status) =
             watch::channel(Status { have, have_bytes, ..Status::default() });
-        let now = clock::now();
-        let mut config = options.config;
-        config.blocklist = self.resources.network.blocklist.clone();
-        config.dht = presence.door.dht;
-        // Routers let in what comes from where a datagram went; a proxy carries none, and so there is no uTP.
-        config.punch = self.resources.network.utp.is_some();
-        config.upload_limited = self.limits.rates.up.is_some();
-        config.open_bytes = self.resources.assembling.share(content.id, 0);
-        // A window must not push its own pieces out of the store.
-        config.max_window = config.max_window.min(self.limits.store_bytes / 4);
-        let fill = config.fill && self.online().is_some();
-        let mut swarm = Swarm::new(
-            Setup {
-                geometry: metainfo.geometry.clone(),
-                have: content.have.snapshot(),
-                private: metainfo.private,
-                peer_id: presence.peer_id(),
-                listen_port: self.port,
-                config,
-                seed: clock::seed(),
-            },
-            now,
-        );
-        swarm.describe(metainfo.info.clone());
-        if let Some(dials) = company.met {
-            swarm.adopt(dials, now);
-        }
-        swarm.doubt(&doubted, now);
-        if self.online().is_some() {
-            swarm.handle_candidates(options.peers, Origin::User, now);
-            let web_seeds = (0..).zip(&metainfo.web_seeds).map(|(n, _)| web_seed::address(n));
-            swarm.handle_candidates(web_seeds, Origin::Torrent, now);
-        }
         let Presence { door, tracker, progress, commands, from_peers, command_inbox, trackers } =
             presence;
         self.resources.enlist(content.id, commands.clone());
@@ -458,6 +429,50 @@ impl Node {
         });
         self.torrents.lock().push((handle.clone(), task));
         handle
+    }
+
+    /// The swarm of a torrent that is open, with those who were `met` before it was known what it is.
+    fn swarm(
+        &self,
+        content: &Content,
+        doubted: &Bitfield,
+        options: Options,
+        presence: &Presence,
+        met: Option<Dials>,
+    ) -> Swarm {
+        let (metainfo, network, now) = (&content.metainfo, &self.resources.network, clock::now());
+        let config = Config {
+            blocklist: network.blocklist.clone(),
+            dht: presence.door.dht,
+            // Routers let in what comes from where a datagram went; a proxy carries none, and so there is no uTP.
+            punch: network.utp.is_some(),
+            upload_limited: self.limits.rates.up.is_some(),
+            open_bytes: self.resources.assembling.share(content.id, 0),
+            // A window must not push its own pieces out of the store.
+            max_window: options.config.max_window.min(self.limits.store_bytes / 4),
+            ..options.config
+        };
+        let setup = Setup {
+            geometry: metainfo.geometry.clone(),
+            have: content.have.snapshot(),
+            private: metainfo.private,
+            peer_id: presence.peer_id(),
+            listen_port: self.port,
+            config,
+            seed: clock::seed(),
+        };
+        let mut swarm = Swarm::new(setup, now);
+        swarm.describe(metainfo.info.clone());
+        if let Some(dials) = met {
+            swarm.adopt(dials, now);
+        }
+        swarm.doubt(doubted, now);
+        if self.online().is_some() {
+            swarm.handle_candidates(options.peers, Origin::User, now);
+            let web_seeds = (0..).zip(&metainfo.web_seeds).map(|(n, _)| web_seed::address(n));
+            swarm.handle_candidates(web_seeds, Origin::Torrent, now);
+        }
+        swarm
     }
 }
 
