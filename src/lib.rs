@@ -54,6 +54,8 @@
 //! - a message is new: [`proto::wire`], then [`proto::swarm`];
 //! - a reader waits too long: [`proto::reader`], [`proto::readahead`], [`proto::peer`], and the scenes in `tests/swarm_sim.rs`;
 //! - a tracker misbehaves: [`proto::announce`] decides, [`engine::tracker`] carries;
+//! - a link never tells what it is: [`proto::introduction`] and [`proto::metadata`]; [`engine::introduction`] carries;
+//! - a peer is not dialled, or not kept: [`proto::dials`], [`proto::welcome`]; [`engine::dial`] carries;
 //! - a torrent without trackers finds nobody: [`proto::dht`] and `tests/dht_sim.rs`; [`engine::dht`] carries;
 //! - a program sees an odd errno: [`fs::errno`];
 //! - an option is new: a field in [`cli::options`] or in its command's file, its meaning in [`cli::settings`].

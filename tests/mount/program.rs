@@ -129,7 +129,7 @@ impl Said {
 
     /// Waits until both listeners have come to the end of their pipes.
     fn await_silence(self: &Arc<Self>) {
-        let limit = Instant::now() + Duration::from_secs(2);
+        let limit = Instant::now() + LIMIT;
         while Arc::strong_count(self) > 1 && Instant::now() < limit {
             thread::sleep(Duration::from_millis(1));
         }
