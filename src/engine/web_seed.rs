@@ -1,7 +1,7 @@
 //! A web seed (BEP 19) as a connection: it has everything, serves at once, and answers REQUEST with ranges of files.
 //!
 //! ```text
-//! torrent ─ REQUEST, CANCEL ─▶ Queue ─ Run ─▶ fetch, up to three ─▶ GET, Range ─▶ server
+//! torrent ─ REQUEST, CANCEL ─▶ Queue ─ Run ─▶ fetch, up to six ──▶ GET, Range ─▶ server
 //!    ▲                                           │
 //!    └────────────── PIECE, REJECT ──────────────┘
 //! ```
@@ -38,8 +38,13 @@ use crate::proto::wire::message::{Handshake, Message, Request, Reserved};
 use crate::proto::wire::pex::Traits;
 use fetch::{Failure, Fetch, Fetched};
 
-/// Ranges under way at once: so many that the line is not idle while one is asked for.
-const AT_ONCE: usize = 3;
+/// Ranges under way at once, as many connections as a browser makes: so many that the line is not idle while one is
+/// asked for, though a range is no longer than a piece where the next one is not wanted yet.
+const AT_ONCE: usize = 6;
+
+/// Time in which requests come that belong together, when none is under way: sent for one by one, the first of them
+/// would take every place, and the rest wait a round trip longer.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Requests that may be queued, as we tell the swarm.
 const MAX_QUEUED: u16 = 500;
@@ -142,7 +147,7 @@ impl Session {
             self.send_for();
             let went_on = tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => self.hear(message).await,
+                    Some(message) => self.hear_all(message, &mut messages).await,
                     None => return "we closed the connection".to_owned(),
                 },
                 Some(fetched) = self.under_way.join_next() => match self.finish(fetched).await {
@@ -164,6 +169,22 @@ impl Session {
         {
             self.under_way.spawn(self.fetch.clone().carry(run));
         }
+    }
+
+    /// Hears one message, and those that come with it.
+    async fn hear_all(
+        &mut self,
+        first: Message,
+        messages: &mut mpsc::Receiver<Message>,
+    ) -> Result<(), Gone> {
+        self.hear(first).await?;
+        if self.under_way.is_empty() {
+            sleep(GATHER).await;
+        }
+        while let Ok(message) = messages.try_recv() {
+            self.hear(message).await?;
+        }
+        Ok(())
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), Gone> {
