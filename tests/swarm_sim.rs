@@ -342,6 +342,26 @@ fn peers_of_no_use_make_room_for_one_that_waits() {
 }
 
 #[test]
+fn a_full_set_of_peers_that_lack_the_same_keeps_no_seed_out() {
+    replay("a_full_set_of_peers", 2, |seed| {
+        let mut world = World::new(seed, MIB, 64 * 1024);
+        let mut all_but_one = Bitfield::full(world.torrent.geometry.piece_count());
+        all_but_one.remove(world.torrent.geometry.pieces().next().expect("sixteen"));
+        let config = Config { target_peers: 4, ..Config::default() };
+        let mut leech = || world.swarm(home(), all_but_one.clone(), config.clone());
+        let knot: Vec<_> = (0..6).map(|_| leech()).collect();
+        knot.iter().for_each(|leech| world.introduce(*leech, &knot));
+        world.run(seconds(2.0));
+        assert_eq!(world.of(knot[0]).peers().len(), 5);
+        let source = world.seed(home());
+        world.introduce(knot[0], &[source]);
+        let all = |world: &World| knot.iter().all(|leech| world.complete(*leech));
+        assert!(world.run_until(seconds(15.0), all), "the seed is not met");
+        world.trace()
+    });
+}
+
+#[test]
 fn a_read_waits_for_a_source_and_is_answered_when_one_comes() {
     replay("a_read_waits", 2, |seed| {
         let mut world = World::new(seed, MIB, 64 * 1024);

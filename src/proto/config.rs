@@ -25,7 +25,8 @@ pub struct Config {
     pub punch: bool,
     /// Whether the driver holds blocks back for a rate limit. Default no. If so, fewer are handed to it ahead of time.
     pub upload_limited: bool,
-    /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory.
+    /// Connections that a torrent seeks by dialling. Default 50: more find rare pieces sooner, and cost memory. Where none
+    /// of them has anything that we lack, it seeks `max_peers`.
     pub target_peers: usize,
     /// Connections that a torrent holds, incoming ones counted. Default 200, all that a process has: memory is
     /// bounded for so many.

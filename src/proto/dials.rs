@@ -20,6 +20,9 @@ const ASKING: Duration = Duration::from_secs(30);
 /// Peers, dialled ones counted, below which more are asked for.
 const FEW: usize = 3;
 
+/// Time in which nobody is of use before that is a knot: in a fresh swarm it happens between two pieces of the seed.
+const KNOT: Duration = Duration::from_secs(5);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Dials {
@@ -27,12 +30,14 @@ pub struct Dials {
     pub candidates: Candidates,
     under_way: BTreeSet<SocketAddr>,
     asked_for_peers: Option<Instant>,
+    /// Since when nobody who is connected is of use.
+    useless_since: Option<Instant>,
 }
 
 impl Dials {
     /// Nobody is dialled yet.
     pub fn new(candidates: Candidates) -> Self {
-        Self { candidates, under_way: BTreeSet::new(), asked_for_peers: None }
+        Self { candidates, under_way: BTreeSet::new(), asked_for_peers: None, useless_since: None }
     }
 
     /// Dials under way.
@@ -45,9 +50,13 @@ impl Dials {
         self.under_way.is_empty()
     }
 
-    /// Whether as many are connected and dialled as are sought.
-    pub fn are_enough(&self, connected: usize, config: &Config) -> bool {
-        connected + self.len() >= config.target_peers
+    /// Whether as many are connected and dialled as are sought: in a knot, all that there may be. Where a crowd lacks
+    /// the same last piece, and who gets it leaves, every full set would keep the seed out.
+    pub fn are_enough(&self, connected: usize, config: &Config, now: Instant) -> bool {
+        let is_long = |since| now.saturating_duration_since(since) >= KNOT;
+        let is_knot = self.useless_since.is_some_and(is_long);
+        let sought = if is_knot { config.max_peers } else { config.target_peers };
+        connected + self.len() >= sought
     }
 
     /// Takes in addresses, but for those that the torrent may not have from there.
@@ -74,7 +83,7 @@ impl Dials {
         is_met: impl Fn(SocketAddr) -> bool,
         now: Instant,
     ) -> Option<SocketAddr> {
-        while !self.are_enough(connected, config)
+        while !self.are_enough(connected, config, now)
             && self.len() < config.max_dials
             && let Some(addr) = self.candidates.next(seeding, now)
         {
@@ -130,6 +139,7 @@ impl Dials {
     /// Whether it is time to ask for more peers: there are few, or none `is_of_use` and nobody else is under way. If so
     /// it is taken as done, and not said again for a while.
     pub fn call(&mut self, connected: usize, is_of_use: bool, now: Instant) -> bool {
+        self.useless_since = if is_of_use { None } else { self.useless_since.or(Some(now)) };
         let is_starving = connected + self.len() < FEW || self.is_empty() && !is_of_use;
         let has_called = |at| now.saturating_duration_since(at) < ASKING;
         let calls = is_starving && !self.asked_for_peers.is_some_and(has_called);
@@ -205,6 +215,24 @@ mod tests {
             let all = limited(50, 200, 30);
             let next = || dials.next(0, &all, false, |_| false, now + WAIT);
             assert_eq!(std::iter::from_fn(next).count(), left, "{name}");
+        }
+    }
+
+    #[test]
+    fn more_are_sought_where_nobody_is_of_use_for_long() {
+        let (start, config) = (Instant::now(), limited(3, 8, 30));
+        let mut dials = dials(start);
+        for (name, after, is_of_use, expected) in [
+            ("at first", 0, false, 3),
+            ("for a while", 4, false, 3),
+            ("for long", 5, false, 8),
+            ("no longer", 6, true, 3),
+            ("again", 7, false, 3),
+        ] {
+            let now = start + Duration::from_secs(after);
+            dials.call(0, is_of_use, now);
+            let sought = (0..).find(|connected| dials.are_enough(*connected, &config, now));
+            assert_eq!(sought, Some(expected), "{name}");
         }
     }
 

@@ -342,7 +342,7 @@ impl Introduction {
         dead.into_iter().for_each(|key| self.part(key, Parting::Silent, now));
         let quiet = self.keys(|peer| silent_for(peer.spoke, now) > KEEP_ALIVE);
         quiet.into_iter().for_each(|key| self.say(key, Message::KeepAlive, now));
-        let full = self.dials.are_enough(self.peers.len(), &self.setup.config);
+        let full = self.dials.are_enough(self.peers.len(), &self.setup.config, now);
         if full && self.dials.candidates.has_fresh(false, now) {
             let of_no_use = self.keys(|peer| {
                 peer.said.metadata_len.is_none() && silent_for(peer.since, now) > TELLING

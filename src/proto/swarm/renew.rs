@@ -20,7 +20,7 @@ const TRICKLE: f64 = 1.0;
 impl Swarm {
     /// Parts from the peer of least use, if there is somebody to take its place.
     pub(super) fn renew(&mut self, now: Instant) {
-        if now < self.next_renewal || !self.dials.are_enough(self.peers.len(), &self.config) {
+        if now < self.next_renewal || !self.dials.are_enough(self.peers.len(), &self.config, now) {
             return;
         }
         self.next_renewal = now + RENEWAL;
