@@ -66,10 +66,10 @@ impl Swarm {
 
     /// Gives free slots to those that have waited longest.
     pub(super) fn fill_slots(&mut self, now: Instant) {
-        if !self.config.upload {
+        let served = self.served().count();
+        if !self.config.upload || !self.choker.has_room(served) {
             return;
         }
-        let served = self.served().count();
         let seeding = self.wants_no_more();
         let fair = |peer: &&Peer| seeding || (!peer.snubbed && !peer.rides_free());
         let mut waiting: Vec<_> = self
