@@ -286,16 +286,24 @@ fn the_seed_may_leave_when_one_copy_is_out() {
     });
 }
 
+/// A crowd meets one seed, and takes a quarter of the time that the seed alone would need, at most.
+fn assert_crowd_serves_itself(crowd: usize, seed: u64) -> u64 {
+    let real = Distribution::of(crowd, Mode::PeerToPeer, seed);
+    let swarm = Distribution { total: MIB, piece_len: QUARTER_PIECE, leave: false, ..real };
+    let outcome = swarm.run().expect("it ends");
+    let alone = crowd as f64 * swarm.bound();
+    println!("crowd of {crowd}: {:.1} s, alone {alone:.1} s", outcome.seconds);
+    assert!(outcome.seconds < 0.25 * alone, "{outcome:?}");
+    outcome.trace
+}
+
 #[test]
 fn a_flash_crowd_is_served_by_itself() {
-    const CROWD: usize = 100;
-    replay("a_flash_crowd", 1, |seed| {
-        let real = Distribution::of(CROWD, Mode::PeerToPeer, seed);
-        let swarm = Distribution { total: MIB, piece_len: QUARTER_PIECE, leave: false, ..real };
-        let outcome = swarm.run().expect("it ends");
-        let alone = CROWD as f64 * swarm.bound();
-        println!("crowd of {CROWD}: {:.1} s, alone {alone:.1} s", outcome.seconds);
-        assert!(outcome.seconds < 0.25 * alone, "{outcome:?}");
-        outcome.trace
-    });
+    replay("a_flash_crowd_is", 1, |seed| assert_crowd_serves_itself(100, seed));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test trading_sim -- --ignored"]
+fn a_flash_crowd_of_a_thousand_is_served_by_itself() {
+    replay("a_flash_crowd_of", 1, |seed| assert_crowd_serves_itself(1000, seed));
 }
