@@ -9,9 +9,12 @@
 //! - messages on their way to a torrent: 4 MiB for each ([`TO_TORRENT_CAPACITY`]);
 //! - for each peer: one unfinished message, a block or up to 128 KiB of something else; messages out,
 //!   [`TO_PEER_CAPACITY`]; its requests, 8 KiB; whom it was told of, 10 KiB; what it has, a bit a piece; and while it
-//!   is served, blocks for 1/32 s of its rate, at least 64 KiB ([`crate::proto::upload`]).
+//!   is served, blocks for 1/32 s of its rate, at least 64 KiB ([`crate::proto::upload`]);
+//! - for each stream of uTP what TCP leaves to the kernel: 65 KiB when nothing moves, and each way up to its window
+//!   ([`super::utp`]) of what has not arrived in order or is not acknowledged.
 //!
-//! `scripts/bench-memory` shows that it comes to M and less than 32 MiB.
+//! `scripts/bench-memory` shows that over TCP it comes to M and less than 32 MiB. The library of uTP has no bound for
+//! all streams together.
 //!
 //! [`CONNECTIONS`]: super::network::CONNECTIONS
 //! [`TO_TORRENT_CAPACITY`]: super::message::TO_TORRENT_CAPACITY
