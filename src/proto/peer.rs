@@ -23,7 +23,6 @@ use super::upload::UploadQueue;
 use super::welcome::Guest;
 use super::wire::extension::ExtensionHandshake;
 use super::wire::pex::Traits;
-pub use line::FIRST_DEPTH;
 use line::{Line, Mark};
 
 /// Time over which the choker averages.

@@ -15,9 +15,6 @@ use crate::proto::units::BLOCK_LEN;
 /// Bytes of the shortest round that tells a rate.
 const ROUND: u64 = 4 * BLOCK_LEN as u64;
 
-/// Requests to a peer whose line is not known yet: about what a home line holds in one round trip.
-pub const FIRST_DEPTH: usize = 8;
-
 /// Fewest requests that a line is kept busy with.
 const LEAST_DEPTH: f64 = 2.0;
 
@@ -140,7 +137,7 @@ impl Line {
     }
 
     /// Requests that keep the line full for this long, and for a round trip and a half at least; `first` while
-    /// nothing has come. What came first tells too little of the line to go below [`FIRST_DEPTH`] then.
+    /// nothing has come.
     pub(super) fn queue(&self, depth: Duration, first: usize) -> usize {
         let Some(rate) = self.throughput.per_second() else { return first };
         let blocks = |time: Duration| rate * time.as_secs_f64() / f64::from(BLOCK_LEN);
@@ -148,7 +145,7 @@ impl Line {
         let steady = steady.max(LEAST_DEPTH);
         let ramp = |ramp: Ramp| {
             let next = 3.0 * ramp.best * self.rtt().as_secs_f64() / f64::from(BLOCK_LEN);
-            steady.max(next).max(FIRST_DEPTH as f64)
+            steady.max(next).max(first as f64)
         };
         self.ramp.map_or(steady, ramp) as usize
     }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::{Event, Job, Swarm};
 use crate::proto::candidates::culprit;
 use crate::proto::geometry::Geometry;
-use crate::proto::peer::{FIRST_DEPTH, Peer};
+use crate::proto::peer::Peer;
 use crate::proto::picker::{Receipt, View};
 use crate::proto::units::{BlockRef, PeerKey, PieceIndex};
 use crate::proto::wire::extension::{Extension, encode_dont_have};
@@ -28,8 +29,9 @@ const MOST_OPEN: u64 = 2;
 /// Time that another peer must save, beside half of the wait, to be asked too for what a reader waits for.
 const TAKE_OVER: Duration = Duration::from_millis(100);
 
-/// Least share of what readers wait for that is asked of a peer which has brought nothing yet.
-const LEAST_SHARE: usize = 3;
+/// Requests to a peer that has brought nothing yet, at least and at most: the most is about what a home line holds
+/// in one round trip.
+const FIRST_REQUESTS: Range<usize> = 3..8;
 
 /// Blocks that a peer without work takes over from others at a time: their owners may be about to bring them.
 const COPIES_AT_ONCE: usize = 4;
@@ -161,11 +163,11 @@ impl Swarm {
     /// that come first would be left with all of it.
     fn first_requests(&self) -> usize {
         if !self.picker.is_blocked() {
-            return FIRST_DEPTH;
+            return FIRST_REQUESTS.end;
         }
         let all = self.peers.len() + self.dials.len();
         let share = self.picker.waited_blocks().div_ceil(all.max(1));
-        share.clamp(LEAST_SHARE, FIRST_DEPTH)
+        share.clamp(FIRST_REQUESTS.start, FIRST_REQUESTS.end)
     }
 
     fn request(&mut self, key: PeerKey, block: BlockRef, now: Instant) {
